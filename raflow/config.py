@@ -1,0 +1,83 @@
+"""Settings, read from `RAFLOW_*` environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import pydantic_settings
+
+from raflow import errors
+
+__all__ = ["Settings", "load"]
+
+
+class Settings(pydantic_settings.BaseSettings):
+    """Every setting of raflow; the environment variable is `RAFLOW_` and the name in capitals."""
+
+    model_config = pydantic_settings.SettingsConfigDict(
+        env_prefix="RAFLOW_", frozen=True, extra="ignore"
+    )
+
+    home: Path = Path("~/.raflow")
+    """Directory of the embedded database, logs, results and keys."""
+    database_url: str = ""
+    """SQLAlchemy URL of the database. Default: SQLite in `home`."""
+    backend: Literal["ray", "local"] = "ray"
+    """Where task runs execute unless the flow or the call says otherwise."""
+    ray_address: str = ""
+    """Address of a Ray cluster to join. Default: a local Ray, started when it is needed."""
+    result_storage: str = ""
+    """fsspec URL or path for values too large for the database. Default: `results` in `home`."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """Lowest level of `logging` records that are kept."""
+    cancel_grace_seconds: float = 10.0
+    """How long running tasks may take to stop after a cancel before they are killed."""
+    local_resources: dict[str, float] = {}
+    """What the local backend should claim to have besides this machine's CPUs and memory, as JSON:
+    `{"GPU": 1}`."""
+
+    @pydantic.field_validator("home")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """URL of the database in use."""
+        return self.database_url or f"sqlite:///{self.home / 'raflow.db'}"
+
+    @property
+    def results(self) -> str:
+        """Where large results go."""
+        return self.result_storage or str(self.home / "results")
+
+    @property
+    def logs(self) -> Path:
+        """Directory of log segments."""
+        return self.home / "logs"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings.
+
+    Args:
+        **overrides: Values that win over the environment; None means "not given".
+
+    Raises:
+        ConfigError: A variable has a value that its setting cannot take.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks the values
+    except (pydantic.ValidationError, pydantic_settings.SettingsError) as error:
+        raise errors.ConfigError(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, pydantic.ValidationError):
+        return f"A RAFLOW_* environment variable cannot be read: {error}"
+    first = error.errors()[0]
+    name = f"RAFLOW_{'_'.join(str(part) for part in first['loc'])}".upper()
+    return f"{name}={first['input']!r} cannot be used: {first['msg']}."

@@ -1,0 +1,126 @@
+"""What a flow's body asks for, and of whom: the seam between definitions and whoever runs them.
+
+Calling a task inside a flow makes a `CallRequest` and hands it to the active `FlowContext`: the
+runtime's, which starts it, or tracing's, which only draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from raflow.model import EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
+
+if TYPE_CHECKING:
+    from raflow.define._flow import Flow
+    from raflow.define._task import Task
+
+
+class Hole(NamedTuple):
+    """Stands in a call's arguments where a future was."""
+
+    edge: int
+    """Position among the call's dependencies of the one whose value belongs here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """One thing a call depends on: an edge whose target is the call being made."""
+
+    source: int
+    """Id of the node that is waited for."""
+    kind: EdgeKind = EdgeKind.DATA
+    parameter: str = ""
+    source_item: int | None = None
+    target_item: int | None = None
+    allow_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """A call as the flow's body made it, with futures taken out of its arguments."""
+
+    kind: NodeKind
+    target: Task[..., Any] | Flow[..., Any]
+    options: TaskOptions
+    arguments: Mapping[str, Any]
+    """By parameter name, with a `Hole` where a future was. For a map: what all items share."""
+    dependencies: tuple[Dependency, ...] = ()
+    items: Sequence[Mapping[str, Any]] | None = None
+    """For a map of known length: each item's own arguments. None for a map over a future list,
+    whose own arguments are the `Hole`s in `item_arguments`, and for single calls."""
+    item_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """For a map: the arguments that are a `Hole` of an ITEM dependency, alike for every item."""
+    runnable: bool = True
+    """False for `run_if=False`."""
+    line: str = ""
+    """Where the call stands: `file.py:12`."""
+
+
+class Registered(NamedTuple):
+    """What a call became."""
+
+    node: int
+    key: str
+    """Readable and unique in the flow run, such as `extract-0`."""
+
+
+class FlowContext(Protocol):
+    """Whoever is executing, or tracing, the body of a flow."""
+
+    def call(self, request: CallRequest) -> Registered:
+        """Take a call; it starts once its inputs are there. Does not block."""
+
+    def length(self, node: int) -> int:
+        """Return the number of items of a map, waiting until it is known."""
+
+    def state(self, run: TaskRunKey) -> State:
+        """Return the present state of a task run."""
+
+    def result(
+        self, node: int, item: int | None, *, timeout: float | None, raise_on_failure: bool
+    ) -> Any:
+        """Wait for a value and return it.
+
+        Args:
+            node: The node that makes the value.
+            item: The item of a map; None for a single call, or for the list of all items.
+            timeout: Seconds to wait at most; None: as long as it takes.
+            raise_on_failure: Raise the task's exception (True), or return it (False).
+
+        Raises:
+            TimeoutError: The value did not come in time.
+        """
+
+    async def result_async(self, node: int, item: int | None) -> Any:
+        """Wait for a value without blocking the event loop; raises the task's exception."""
+
+    def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
+        """Wait until the run, or each item of a map, is final; False if that took too long."""
+
+
+active_flow: ContextVar[FlowContext | None] = ContextVar("raflow_active_flow", default=None)
+"""The context of the flow body that this code is part of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRunContext:
+    """What a running task can know about its run; see `raflow.get_run_context`."""
+
+    flow_run_id: str
+    flow: str
+    flow_run_name: str
+    task: str
+    label: str
+    """The name of the task run."""
+    run: TaskRunKey
+    attempt: int
+    """From 1."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON form of the flow's parameters."""
+
+
+active_task: ContextVar[TaskRunContext | None] = ContextVar("raflow_active_task", default=None)
+"""The task run that this code is part of; set where the task runs."""

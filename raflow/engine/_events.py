@@ -1,0 +1,122 @@
+"""What the runtime tells the engine. Every event carries the time, because the engine has no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from raflow.model import BatchReport, Edge, NodeKind, Outcome, State, TaskOptions, TaskRunKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRegistered:
+    """The flow's body made a call: a task, a map or a subflow."""
+
+    at: float
+    node: int
+    """Id of the new node; the ids of a run count up from 0 in the order of calls."""
+    kind: NodeKind
+    name: str
+    """Name of the task or flow."""
+    key: str
+    """Readable key of the node, such as `extract-0`."""
+    options: TaskOptions
+    edges: tuple[Edge, ...] = ()
+    """What the call depends on; all sources were registered before."""
+    length: int | None = None
+    """Number of items of a map whose length is known; None otherwise."""
+    runnable: bool = True
+    """For `run_if=False` given as a plain value: the call ends SKIPPED."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallBegan:
+    """A submitted call is running."""
+
+    at: float
+    run: TaskRunKey
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFinished:
+    """A batch ended with a report."""
+
+    at: float
+    report: BatchReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDied:
+    """A batch ended without a report."""
+
+    at: float
+    batch: int
+    outcome: Outcome
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubflowEnded:
+    """The child flow run of a subflow call reached a final state."""
+
+    at: float
+    run: TaskRunKey
+    state: State
+    length: int | None = None
+    """`len` of its value, where that is known."""
+    truth: bool | None = None
+    """`bool` of its value, where that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryDue:
+    """The delay before a retry is over."""
+
+    at: float
+    run: TaskRunKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraceOver:
+    """What runs after a cancel has had its time to stop."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureSeen:
+    """The flow's body looked at the outcome of a task run (`result`, `await`, `state`)."""
+
+    at: float
+    run: TaskRunKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyEnded:
+    """The flow's body returned, or raised; no more calls will be registered."""
+
+    at: float
+    raised: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelAsked:
+    """Somebody wants the run to end: nothing new starts from here on."""
+
+    at: float
+    reason: str
+
+
+Event: TypeAlias = (
+    CallRegistered
+    | CallBegan
+    | BatchFinished
+    | BatchDied
+    | SubflowEnded
+    | RetryDue
+    | GraceOver
+    | FailureSeen
+    | BodyEnded
+    | CancelAsked
+)

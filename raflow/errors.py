@@ -1,0 +1,318 @@
+"""Every exception raflow raises, in one tree.
+
+```
+RaflowError
+├── DefinitionError            a flow or task is declared wrongly (also a ValueError)
+│   ├── CycleError             a graph, or flows calling each other, that never ends
+│   └── MappingLengthMismatchError   iterables of unequal length in one map
+├── FutureUsedAsValueError     a TaskFuture used where its value is needed (also a TypeError)
+├── ParameterError             parameters that do not fit the flow's signature (also a ValueError)
+├── ConfigError                a setting that cannot be used
+├── NotFoundError              a name or id that does not exist; carries the closest ones
+├── InfeasibleResourcesError   a resource hint that the cluster can never meet
+├── SerializationError
+│   ├── UnserializableArgumentError
+│   └── UnserializableResultError
+├── ResultStorageError         result storage that cannot be written or read
+├── StoreError                 the database cannot be opened, upgraded or written
+├── BackendError               the backend cannot start, or went away
+├── InvalidTransitionError     a state change that the table does not know: a bug in raflow
+├── RunError                   a run did not complete
+│   ├── TaskRunError
+│   │   ├── TaskFailedError        user code raised, and the exception could not travel
+│   │   ├── TaskTimedOutError
+│   │   ├── TaskCrashedError       the process of the task died
+│   │   ├── UpstreamFailedError
+│   │   └── TaskCancelledError
+│   └── FlowRunError
+│       ├── FlowRunFailedError
+│       ├── FlowRunTimedOutError
+│       └── FlowRunCancelledError
+└── SkipTask                   raised by user code to end its task run as SKIPPED
+
+BaseException
+└── Interruption               raised inside running user code; `except Exception` must not swallow it
+    ├── TaskInterrupted        the task run is being cancelled
+    ├── TimeLimitReached       the task's time limit is over
+    └── ValueNeeded            tracing reached a place that needs a task's value
+```
+
+Every class pickles round trip: errors cross process borders.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "CycleError",
+    "DefinitionError",
+    "FlowRunCancelledError",
+    "FlowRunError",
+    "FlowRunFailedError",
+    "FlowRunTimedOutError",
+    "FutureUsedAsValueError",
+    "InfeasibleResourcesError",
+    "Interruption",
+    "InvalidTransitionError",
+    "MappingLengthMismatchError",
+    "NotFoundError",
+    "ParameterError",
+    "RaflowError",
+    "ResultStorageError",
+    "RunError",
+    "SerializationError",
+    "SkipTask",
+    "StoreError",
+    "TaskCancelledError",
+    "TaskCrashedError",
+    "TaskFailedError",
+    "TaskInterrupted",
+    "TaskRunError",
+    "TaskTimedOutError",
+    "TimeLimitReached",
+    "UnserializableArgumentError",
+    "UnserializableResultError",
+    "UpstreamFailedError",
+    "ValueNeeded",
+    "closest",
+]
+
+
+def _rebuild(cls: type[_Described], message: str, details: dict[str, Any]) -> BaseException:
+    error = cls(message, **details)
+    assert isinstance(error, BaseException)
+    return error
+
+
+class _Described:
+    """A message for people, a stable code for programs, and details as attributes."""
+
+    code: ClassVar[str] = "raflow.error"
+
+    def __init__(self, message: str = "", **details: Any) -> None:
+        """Describe what happened.
+
+        Args:
+            message: What happened, to which thing, and what to do. Default: the class's docstring.
+            **details: Facts for programs; each becomes an attribute. They must be picklable.
+        """
+        text = message or (type(self).__doc__ or "").partition("\n")[0]
+        super().__init__(text)
+        self.message = text
+        self.details = details
+
+    def __getattr__(self, name: str) -> Any:
+        details = self.__dict__.get("details", {})
+        if name in details:
+            return details[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.details)
+
+
+class RaflowError(_Described, Exception):
+    """The base of every error that raflow raises."""
+
+
+class DefinitionError(RaflowError, ValueError):
+    """A flow or task is declared in a way that cannot work."""
+
+    code = "raflow.definition"
+
+
+class CycleError(DefinitionError):
+    """A graph contains a cycle, so nothing in it could ever start."""
+
+    code = "raflow.definition.cycle"
+
+
+class MappingLengthMismatchError(DefinitionError):
+    """The iterables given to one map have different lengths."""
+
+    code = "raflow.definition.map_length"
+
+
+class FutureUsedAsValueError(RaflowError, TypeError):
+    """A TaskFuture was used as if it were the value it stands for."""
+
+    code = "raflow.future_used_as_value"
+
+
+class ParameterError(RaflowError, ValueError):
+    """Parameters do not fit the flow's signature."""
+
+    code = "raflow.parameters"
+
+
+class ConfigError(RaflowError, ValueError):
+    """A setting cannot be used."""
+
+    code = "raflow.config"
+
+
+class NotFoundError(RaflowError, LookupError):
+    """Nothing of that name or id exists."""
+
+    code = "raflow.not_found"
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str], remedy: str = "") -> Self:
+        """Name what was looked for and the closest things that do exist."""
+        near = closest(name, known)
+        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        return cls(f"No {kind} {name!r}.{hint}{' ' + remedy if remedy else ''}", closest=near)
+
+
+class InfeasibleResourcesError(RaflowError):
+    """No node of the cluster can ever offer what a task asks for."""
+
+    code = "raflow.infeasible"
+
+
+class SerializationError(RaflowError, TypeError):
+    """A value cannot travel between processes."""
+
+    code = "raflow.serialization"
+
+
+class UnserializableArgumentError(SerializationError):
+    """An argument of a task call cannot be sent to another process."""
+
+    code = "raflow.serialization.argument"
+
+
+class UnserializableResultError(SerializationError):
+    """The value a task returned cannot be sent to another process."""
+
+    code = "raflow.serialization.result"
+
+
+class ResultStorageError(RaflowError, OSError):
+    """Result storage cannot be written or read."""
+
+    code = "raflow.result_storage"
+
+
+class StoreError(RaflowError):
+    """The database cannot be opened, upgraded or written."""
+
+    code = "raflow.store"
+
+
+class BackendError(RaflowError):
+    """The backend cannot start, or went away."""
+
+    code = "raflow.backend"
+
+
+class InvalidTransitionError(RaflowError):
+    """A state change that the table of transitions does not know."""
+
+    code = "raflow.invalid_transition"
+
+
+class RunError(RaflowError):
+    """A run did not complete."""
+
+    code = "raflow.run"
+
+
+class TaskRunError(RunError):
+    """A task run did not complete."""
+
+    code = "raflow.task_run"
+
+
+class TaskFailedError(TaskRunError):
+    """User code raised an exception that cannot itself travel between processes."""
+
+    code = "raflow.task_run.failed"
+
+
+class TaskTimedOutError(TaskRunError, TimeoutError):
+    """A task ran longer than its `timeout_seconds`."""
+
+    code = "raflow.task_run.timed_out"
+
+
+class TaskCrashedError(TaskRunError):
+    """The process that ran a task died."""
+
+    code = "raflow.task_run.crashed"
+
+
+class UpstreamFailedError(TaskRunError):
+    """A task did not run because one that it needs did not complete."""
+
+    code = "raflow.task_run.upstream_failed"
+
+
+class TaskCancelledError(TaskRunError):
+    """A task run was cancelled."""
+
+    code = "raflow.task_run.cancelled"
+
+
+class FlowRunError(RunError):
+    """A flow run did not complete."""
+
+    code = "raflow.flow_run"
+
+
+class FlowRunFailedError(FlowRunError):
+    """The flow's body returned, but a failure of one of its tasks was never handled."""
+
+    code = "raflow.flow_run.failed"
+
+
+class FlowRunTimedOutError(FlowRunError, TimeoutError):
+    """A flow ran longer than its `timeout_seconds`."""
+
+    code = "raflow.flow_run.timed_out"
+
+
+class FlowRunCancelledError(FlowRunError):
+    """A flow run was cancelled."""
+
+    code = "raflow.flow_run.cancelled"
+
+
+class SkipTask(RaflowError):  # noqa: N818 - a signal that user code raises, not an error
+    """Raise this in a task to end its run as SKIPPED."""
+
+    code = "raflow.skip"
+
+
+class Interruption(_Described, BaseException):
+    """Ends user code from outside; not an `Exception`, so that user code does not swallow it."""
+
+    code = "raflow.interruption"
+
+
+class TaskInterrupted(Interruption):
+    """The task run is being cancelled."""
+
+    code = "raflow.interruption.cancel"
+
+
+class TimeLimitReached(Interruption):
+    """The time limit of the task is over."""
+
+    code = "raflow.interruption.time_limit"
+
+
+class ValueNeeded(Interruption):
+    """Tracing reached a line that needs the value of a task."""
+
+    code = "raflow.interruption.value_needed"
+
+
+def closest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Return up to `limit` of the `known` names that look most like `name`."""
+    return difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)

@@ -1,0 +1,197 @@
+"""The rows of a flow run's history, as the recorder hands them to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from raflow.model._graph import Edge, GraphNode
+from raflow.model._report import ErrorInfo, Outcome, ResultInfo, TaskRunKey
+from raflow.model._state import State
+
+
+class Trigger(StrEnum):
+    """Why a flow run exists."""
+
+    MANUAL = "manual"
+    API = "api"
+    SCHEDULE = "schedule"
+    BACKFILL = "backfill"
+    EVENT = "event"
+    PARENT = "parent"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowVersion:
+    """A flow as it was declared at one moment."""
+
+    flow: str
+    """Name of the flow."""
+    fingerprint: str
+    """Hash of the code of the flow and its tasks; equal code gives an equal fingerprint."""
+    version: str = ""
+    """The version its author gave it."""
+    description: str = ""
+    entrypoint: str = ""
+    """Where it was loaded from: `file.py:flow` or `module:flow`."""
+    source: str = ""
+    """Source text of the flow function, where it can be read."""
+    parameter_schema: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema of the parameters."""
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRun:
+    """One execution of a flow; the newest record of an id replaces the one before."""
+
+    id: str
+    flow: str
+    fingerprint: str
+    name: str
+    state: State
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON form of the parameters; what JSON cannot carry stands as its preview."""
+    trigger: Trigger = Trigger.MANUAL
+    backend: str = ""
+    parent_id: str | None = None
+    """The flow run whose body called this flow."""
+    parent_node: int | None = None
+    """The node of the parent that stands for this run."""
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    tags: tuple[str, ...] = ()
+    host: str = ""
+    pid: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of python, raflow and ray."""
+    error: ErrorInfo | None = None
+    result: ResultInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """A node of the run's graph."""
+
+    flow_run_id: str
+    node: GraphNode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeRecord:
+    """An edge of the run's graph."""
+
+    flow_run_id: str
+    edge: Edge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRun:
+    """One call of a task; the newest record of a key replaces the one before."""
+
+    flow_run_id: str
+    key: TaskRunKey
+    task: str
+    """Name of the task, or of the flow for a subflow."""
+    label: str
+    """Readable and unique in the flow run: `extract-0`, `extract-0[7]` or the user's own."""
+    state: State
+    attempts: int = 0
+    """Attempts so far."""
+    created_at: float = 0.0
+    started_at: float | None = None
+    """Start of the last attempt."""
+    ended_at: float | None = None
+    child_flow_run_id: str | None = None
+    """The child flow run of a subflow."""
+    error: ErrorInfo | None = None
+    result: ResultInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a task run that has ended."""
+
+    flow_run_id: str
+    key: TaskRunKey
+    number: int
+    """From 1."""
+    outcome: Outcome
+    submitted_at: float
+    started_at: float | None
+    """None if it never started, or died without telling."""
+    ended_at: float
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes."""
+    pid: int = 0
+    host: str = ""
+    node_id: str = ""
+    message: str = ""
+    error: ErrorInfo | None = None
+
+    @property
+    def queue_wait(self) -> float | None:
+        """Seconds between submission and start."""
+        return None if self.started_at is None else max(0.0, self.started_at - self.submitted_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """A state that a run entered."""
+
+    flow_run_id: str
+    number: int
+    """Position in the flow run's history, from 0: unique in the flow run."""
+    key: TaskRunKey | None
+    """None: the flow run itself."""
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSegment:
+    """Where the log lines of one attempt, or a stretch of the flow body's own, are stored."""
+
+    flow_run_id: str
+    number: int
+    """Position in the flow run's log, from 0: unique in the flow run."""
+    key: TaskRunKey | None
+    """None: the flow's body."""
+    attempt: int
+    """0 for the flow's body."""
+    file: str
+    """Path of the segment file below the log directory."""
+    offset: int
+    length: int
+    """Bytes, compressed."""
+    lines: int
+    first_at: float
+    last_at: float
+    level: int
+    """The highest level in it, as `logging` numbers them; stdout counts as INFO, stderr as WARNING."""
+
+
+Record: TypeAlias = (
+    FlowVersion
+    | FlowRun
+    | NodeRecord
+    | EdgeRecord
+    | TaskRun
+    | Attempt
+    | StateChange
+    | LogSegment
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordBatch:
+    """A part of one flow run's history; applied whole or not at all, and at most once."""
+
+    flow_run_id: str
+    seq: int
+    """Position among the batches of the flow run, from 0."""
+    records: tuple[Record, ...]
