@@ -1,0 +1,40 @@
+"""Every package shows its names in a sorted `__all__`, and every name says what it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import raflow
+
+FACADES = [
+    "raflow",
+    *(
+        module.name
+        for module in pkgutil.iter_modules(raflow.__path__, "raflow.")
+        if not module.name.rpartition(".")[2].startswith("_")
+    ),
+]
+
+
+@pytest.mark.parametrize("name", FACADES)
+def test_a_facade_lists_its_names_sorted(name: str) -> None:
+    facade = importlib.import_module(name)
+    assert [*facade.__all__] == sorted(facade.__all__)
+    assert [public for public in facade.__all__ if not hasattr(facade, public)] == []
+    assert facade.__doc__
+
+
+@pytest.mark.parametrize("name", FACADES)
+def test_public_classes_and_functions_are_documented(name: str) -> None:
+    facade = importlib.import_module(name)
+    public = {symbol: getattr(facade, symbol) for symbol in facade.__all__}
+    undocumented = [
+        symbol
+        for symbol, value in public.items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and not value.__doc__
+    ]
+    assert undocumented == []
