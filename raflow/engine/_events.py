@@ -1,4 +1,4 @@
-"""What the runtime tells the engine. Every event carries the time, because the engine has no clock."""
+"""What the runtime tells the engine; every event carries the time, for the engine has no clock."""
 
 from __future__ import annotations
 
