@@ -14,6 +14,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## Make .venv with everything to run, test and document raflow
+	@echo "$(VENV) is ready"
 
 # uv is six times as fast as pip. It does not read pip's settings, so where only pip can reach the
 # packages (a mirror, a proxy) pip installs the same.
@@ -22,7 +23,7 @@ $(READY): pyproject.toml
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "raflow needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..."; exit 1; }; \
 	  printf '\033[1m==> %s\033[0m\n' "Making $(VENV)"; \
-	  $(PYTHON) -m venv $(VENV); }
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	$(say) "Installing raflow and its tools (once; about a minute at most)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1" 2>/dev/null || true
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable ".[dev]" \
