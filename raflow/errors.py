@@ -31,7 +31,7 @@ RaflowError
 └── SkipTask                   raised by user code to end its task run as SKIPPED
 
 BaseException
-└── Interruption               raised inside running user code; `except Exception` must not swallow it
+└── Interruption               raised inside user code; no `except Exception` must swallow it
     ├── TaskInterrupted        the task run is being cancelled
     ├── TimeLimitReached       the task's time limit is over
     └── ValueNeeded            tracing reached a place that needs a task's value
@@ -283,7 +283,7 @@ class FlowRunCancelledError(FlowRunError):
     code = "raflow.flow_run.cancelled"
 
 
-class SkipTask(RaflowError):  # noqa: N818 - a signal that user code raises, not an error
+class SkipTask(RaflowError):
     """Raise this in a task to end its run as SKIPPED."""
 
     code = "raflow.skip"

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from raflow.define import CallForm
-from raflow.model import BatchReport, Capacity, Outcome, Resources, ResultInfo, ResultPolicy, TaskRunKey
+from raflow.model import (
+    BatchReport,
+    Capacity,
+    Outcome,
+    Resources,
+    ResultInfo,
+    ResultPolicy,
+    TaskRunKey,
+)
 
 
 class ValueRef(NamedTuple):
@@ -34,7 +42,7 @@ class Part(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A value that the driver has: an exception for `allow_failure`, or None for a skipped input."""
+    """A value the driver has: an exception for `allow_failure`, or None for a skipped input."""
 
     value: object
 
@@ -166,7 +174,8 @@ class BatchLost(NamedTuple):
 
     batch: int
     outcome: Outcome
-    """CRASHED, OUT_OF_MEMORY, LOST, TIMED_OUT (ended by force), CANCELLED, or FAILED (the call could not be carried out)."""
+    """CRASHED, OUT_OF_MEMORY, LOST, TIMED_OUT (ended by force), CANCELLED, or FAILED (the call could
+    not be carried out)."""
     message: str
     """What is known, for people: signal, exit code, node."""
 

@@ -36,4 +36,7 @@ def decode_log(segment: bytes) -> list[LogLine]:
     """Return the lines of a segment that `encode_log` made."""
     if not segment:
         return []
-    return [LogLine(*fields) for fields in orjson.loads(zstandard.ZstdDecompressor().decompress(segment))]
+    return [
+        LogLine(*fields)
+        for fields in orjson.loads(zstandard.ZstdDecompressor().decompress(segment))
+    ]

@@ -172,18 +172,11 @@ class LogSegment:
     first_at: float
     last_at: float
     level: int
-    """The highest level in it, as `logging` numbers them; stdout counts as INFO, stderr as WARNING."""
+    """The highest level in it, as `logging` numbers them (see `LogLine.level`)."""
 
 
 Record: TypeAlias = (
-    FlowVersion
-    | FlowRun
-    | NodeRecord
-    | EdgeRecord
-    | TaskRun
-    | Attempt
-    | StateChange
-    | LogSegment
+    FlowVersion | FlowRun | NodeRecord | EdgeRecord | TaskRun | Attempt | StateChange | LogSegment
 )
 
 

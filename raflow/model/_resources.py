@@ -156,8 +156,8 @@ class Capacity:
 def shortfall(wanted: Resources, capacity: Capacity) -> str | None:
     """Say why no node could ever run a call with these resources; None if one can.
 
-    A node that is busy now counts as one that can. Label selectors are checked for plain `key=value`
-    only; Ray's operators (`in(...)`, `!...`) are left to Ray.
+    A node that is busy now counts as one that can. Label selectors are checked for plain
+    `key=value` only; Ray's operators (`in(...)`, `!...`) are left to Ray.
     """
     amounts = wanted.amounts()
     if any(_offers(node, amounts, wanted.label_selector) for node in capacity.nodes):
