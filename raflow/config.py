@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,11 @@ class Settings(pydantic_settings.BaseSettings):
     def results(self) -> str:
         """Where large results go."""
         return self.result_storage or str(self.home / "results")
+
+    @property
+    def log_number(self) -> int:
+        """The log level as `logging` numbers it."""
+        return logging.getLevelNamesMapping()[self.log_level]
 
     @property
     def logs(self) -> Path:

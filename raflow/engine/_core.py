@@ -182,9 +182,9 @@ class Engine:
         pending = State(name=StateName.PENDING, at=at)
         run = Run(key=TaskRunKey(node.call.node), node=node, state=pending)
         node.runs = [run]
-        self._out.append(commands.MapExpanded(node=node.call.node, length=0))
         self._enter(run, pending)
         self._finish(run, State(name=why.state, at=at, message=why.message))
+        self._out.append(commands.MapExpanded(node=node.call.node, length=0))
 
     # From waiting to sent -----------------------------------------------------------------------
 

@@ -197,6 +197,7 @@ FLOW_RUN_TRANSITIONS: Final[Mapping[tuple[StateName, FlowRunEvent], StateName]] 
         (StateName.RUNNING, FlowRunEvent.TIMED_OUT): StateName.TIMED_OUT,
         (StateName.RUNNING, FlowRunEvent.CRASHED): StateName.CRASHED,
         (StateName.RUNNING, FlowRunEvent.CANCEL_ASKED): StateName.CANCELLING,
+        (StateName.CANCELLING, FlowRunEvent.CANCEL_ASKED): StateName.CANCELLING,
         (StateName.CANCELLING, FlowRunEvent.CANCELLED): StateName.CANCELLED,
         (StateName.CANCELLING, FlowRunEvent.TIMED_OUT): StateName.TIMED_OUT,
         (StateName.CANCELLING, FlowRunEvent.CRASHED): StateName.CRASHED,

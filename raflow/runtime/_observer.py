@@ -10,8 +10,8 @@ from raflow.model import FlowRun, GraphNode, LogLine, TaskRun
 class Observer:
     """Told of everything that happens in a flow run and its subflows; overrides what it needs.
 
-    Methods are called on the thread that drives the run, in order, and must be quick. An exception in
-    one is logged and otherwise ignored: watching a run cannot break it.
+    Methods are called on the thread that drives the run, in order, and must be quick. An exception
+    in one is logged and otherwise ignored: watching a run cannot break it.
     """
 
     def flow_run_changed(self, run: FlowRun) -> None:

@@ -1,0 +1,18 @@
+"""Identifiers."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+
+
+def new_id() -> str:
+    """Return a new UUID of version 7 (RFC 9562): unique, and sorted by the time it was made.
+
+    Python has `uuid.uuid7` from 3.14 on.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    high = (milliseconds << 16) | (0x7 << 12) | secrets.randbits(12)
+    low = (0b10 << 62) | secrets.randbits(62)
+    return str(uuid.UUID(int=(high << 64) | low))

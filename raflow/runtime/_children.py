@@ -1,0 +1,120 @@
+"""The child runs of a flow run's subflow calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from raflow import engine, execute
+from raflow.define import Flow, fill
+from raflow.model import NodeKind, State, StateName, TaskRunKey
+from raflow.runtime._calls import inputs_of
+from raflow.runtime._driver import ChildEnded, ChildStarted, Driver
+from raflow.runtime._scope import FlowOutcome, Parent
+
+
+class Child(Protocol):
+    """A child run, as its parent sees it."""
+
+    id: str
+
+    def run(self) -> FlowOutcome:
+        """Run it to its end on this thread."""
+
+    def cancel(self, reason: str) -> None:
+        """Ask it to end."""
+
+
+MakeChild = Callable[[Flow[..., Any], Mapping[str, Any], Parent], Child]
+
+
+class Children:
+    """Runs each subflow call on a thread of its own."""
+
+    def __init__(self, driver: Driver, make: MakeChild) -> None:
+        """Start children of this driver's run; `make` creates one."""
+        self._driver = driver
+        self._make = make
+        self._running: dict[TaskRunKey, Child] = {}
+        self._cancelled: dict[TaskRunKey, str] = {}
+        self._lock = threading.Lock()
+
+    def start(self, run: TaskRunKey) -> None:
+        """Begin the child run of a call whose inputs are there."""
+        entry = self._driver.entries[run.node]
+        inputs = inputs_of(entry, run, self._kind, self._driver.outcomes)
+        name = f"raflow-subflow-{entry.key}"
+        threading.Thread(target=self._work, args=(run, inputs), name=name, daemon=True).start()
+
+    def cancel(self, run: TaskRunKey, reason: str) -> None:
+        """Ask a child run to end; one that has not begun yet will not."""
+        with self._lock:
+            self._cancelled[run] = reason
+            child = self._running.get(run)
+        if child is not None:
+            child.cancel(reason)
+
+    def _kind(self, node: int) -> NodeKind:
+        return self._driver.entries[node].request.kind
+
+    def _work(self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]) -> None:
+        try:
+            child = self._begin(run, inputs)
+            outcome = child.run() if child is not None else None
+        except BaseException as error:
+            self._end(run, StateName.FAILED, f"{type(error).__name__}: {error}", error=error)
+            return
+        if outcome is None:
+            self._end(run, StateName.CANCELLED, self._cancelled[run])
+        else:
+            state = outcome.flow_run.state
+            self._end(run, state.name, state.message, outcome.value, outcome.error)
+
+    def _begin(self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]) -> Child | None:
+        request = self._driver.entries[run.node].request
+        flow = request.target
+        assert isinstance(flow, Flow)
+        values = {edge: self._value(source) for edge, source in inputs.items()}
+        args, kwargs = flow.form.apply(fill(request.arguments, values))
+        parameters = flow.validate(*args, **kwargs)
+        parent = Parent(self._driver.history.flow_run.id, run.node)
+        with self._lock:
+            if run in self._cancelled:
+                return None
+            child = self._running[run] = self._make(flow, parameters, parent)
+        self._driver.post(ChildStarted(run, child.id))
+        return child
+
+    def _value(self, source: execute.InputSource) -> Any:
+        match source:
+            case execute.ValueRef():
+                return self._driver.session.fetch(source)
+            case execute.Part(value, index):
+                sequence: Any = self._driver.session.fetch(value)
+                return sequence[index]
+            case execute.Known(value):
+                return value
+            case execute.ListOf(items):
+                return [self._value(item) for item in items]
+
+    def _end(
+        self,
+        run: TaskRunKey,
+        name: StateName,
+        message: str,
+        value: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        now = self._driver.now()
+        event = engine.SubflowEnded(
+            at=now,
+            run=run,
+            state=State(name=name, at=now, message=message),
+            length=len(value) if isinstance(value, list | tuple | dict) else None,
+            truth=bool(value) if isinstance(value, _PLAIN) else None,
+        )
+        self._driver.post(ChildEnded(event, value, error))
+
+
+_PLAIN = (bool, int, float, str, bytes, list, tuple, dict, type(None))

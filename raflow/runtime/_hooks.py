@@ -1,0 +1,91 @@
+"""Calls the hooks that flows and tasks declare."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from raflow.define import Flow, Task
+from raflow.model import FlowRun, State, StateName, StateType, TaskRun
+from raflow.runtime._observer import Observer
+
+_LOG = logging.getLogger("raflow.hooks")
+
+_Hook = Callable[[Any, Any, State], object]
+
+
+class Hooks(Observer):
+    """Calls hooks `(flow or task, its run, state)` one after the other, on a thread of its own.
+
+    A hook that raises is logged; the run goes on. `close` waits for hooks still to be called.
+    """
+
+    def __init__(self, flow: Flow[..., Any]) -> None:
+        """Take the hooks of a flow, of its subflows and of their tasks."""
+        self._flows = {found.name: found for found in (flow, *flow.subflows())}
+        self._tasks = {task.name: task for task in flow.tasks()}
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def flow_run_changed(self, run: FlowRun) -> None:
+        """Call the hooks of the flow for this state."""
+        flow = self._flows.get(run.flow)
+        if flow is not None:
+            self._call(flow, run, run.state, _FLOW_HOOKS)
+
+    def task_run_changed(self, run: TaskRun) -> None:
+        """Call the hooks of the task for this state."""
+        task = self._tasks.get(run.task)
+        if task is not None:
+            self._call(task, run, run.state, _TASK_HOOKS)
+
+    def close(self) -> None:
+        """Wait until every hook that is due has been called."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _call(
+        self,
+        owner: Flow[..., Any] | Task[..., Any],
+        run: FlowRun | TaskRun,
+        state: State,
+        names: Mapping[StateType, str],
+    ) -> None:
+        name = names.get(state.type)
+        if name is None or state.name is StateName.UPSTREAM_FAILED:
+            return
+        hooks: Iterable[_Hook] = getattr(owner.hooks, name)
+        for hook in hooks:
+            self._start()
+            self._queue.put(lambda hook=hook: hook(owner, run, state))  # type: ignore[misc]
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="raflow-hooks", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while (call := self._queue.get()) is not None:
+            try:
+                call()
+            except Exception:
+                _LOG.exception("A hook failed; the run goes on.")
+
+
+_TASK_HOOKS: Final = {
+    StateType.RUNNING: "on_running",
+    StateType.COMPLETED: "on_completion",
+    StateType.FAILED: "on_failure",
+    StateType.CRASHED: "on_failure",
+}
+_FLOW_HOOKS: Final = {
+    StateType.RUNNING: "on_running",
+    StateType.COMPLETED: "on_completion",
+    StateType.FAILED: "on_failure",
+    StateType.CRASHED: "on_crashed",
+    StateType.CANCELLED: "on_cancellation",
+}

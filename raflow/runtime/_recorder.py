@@ -1,0 +1,208 @@
+"""The recorder: the one writer of a flow run's history, on a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from raflow import errors
+from raflow.model import (
+    FlowRun,
+    LogLine,
+    LogSegment,
+    Record,
+    RecordBatch,
+    TaskRun,
+    TaskRunKey,
+    decode_log,
+)
+
+_GROUP_SECONDS: Final = 0.05
+_GROUP_RECORDS: Final = 5_000
+_BACKLOG: Final = 100_000
+_PATIENCE_SECONDS: Final = 30.0
+_FIRST_PAUSE_SECONDS: Final = 0.1
+
+
+class Sink(Protocol):
+    """Where history goes: the store."""
+
+    def apply(self, batch: RecordBatch) -> bool:
+        """Write a batch, unless it has been written already."""
+
+    def append_log(self, flow_run_id: str, blob: bytes) -> tuple[str, int]:
+        """Store a log segment; return its file and offset."""
+
+
+class _Row(NamedTuple):
+    flow_run_id: str
+    record: Record
+
+
+class _Log(NamedTuple):
+    flow_run_id: str
+    key: TaskRunKey | None
+    attempt: int
+    blob: bytes
+
+
+class _Flush(NamedTuple):
+    done: Future[None]
+
+
+_Item: TypeAlias = _Row | _Log | _Flush
+
+
+class Recorder:
+    """Writes the history of a flow run and its subflows in groups, while the run goes on.
+
+    Of several records of one run that wait together only the newest is written: each is a whole
+    row. While the store cannot be written, records wait in a bounded queue and the run slows down to the
+    pace of that queue; after half a minute the recorder gives up and `flush` raises.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        """Start the thread."""
+        self._sink = sink
+        self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=_BACKLOG)
+        self._next_batch: dict[str, int] = defaultdict(int)
+        self._next_segment: dict[str, int] = defaultdict(int)
+        self._error: errors.RaflowError | None = None
+        self._thread = threading.Thread(target=self._work, name="raflow-recorder", daemon=True)
+        self._thread.start()
+
+    def add(self, flow_run_id: str, record: Record) -> None:
+        """Take a row; blocks only while the backlog is full."""
+        self._queue.put(_Row(flow_run_id, record))
+
+    def add_log(
+        self, flow_run_id: str, key: TaskRunKey | None, attempt: int, segment: bytes
+    ) -> None:
+        """Take a compressed log segment; see `raflow.model.encode_log`."""
+        self._queue.put(_Log(flow_run_id, key, attempt, segment))
+
+    def flush(self) -> None:
+        """Wait until everything taken so far is on disk.
+
+        Raises:
+            StoreError: The store could not be written; what is missing is lost.
+        """
+        done: Future[None] = Future()
+        self._queue.put(_Flush(done))
+        done.result()
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            items, closing = self._collect()
+            self._write(items)
+            for item in items:
+                if isinstance(item, _Flush):
+                    self._answer(item)
+            if closing:
+                return
+
+    def _collect(self) -> tuple[list[_Item], bool]:
+        """Wait for something to write, then for what comes soon after it."""
+        items: list[_Item] = []
+        deadline = 0.0
+        while len(items) < _GROUP_RECORDS:
+            try:
+                left = deadline - time.monotonic() if items else None
+                item = self._queue.get(timeout=None if left is None else max(left, 0.0))
+            except queue.Empty:
+                break
+            if item is None:
+                return items, True
+            if not items:
+                deadline = time.monotonic() + _GROUP_SECONDS
+            items.append(item)
+            if isinstance(item, _Flush):
+                break
+        return items, False
+
+    def _answer(self, flush: _Flush) -> None:
+        if self._error is None:
+            flush.done.set_result(None)
+        else:
+            flush.done.set_exception(self._error)
+
+    def _write(self, items: Iterable[_Item]) -> None:
+        rows: dict[str, list[Record]] = defaultdict(list)
+        for item in items:
+            if isinstance(item, _Row):
+                rows[item.flow_run_id].append(item.record)
+            elif isinstance(item, _Log):
+                self._persist(lambda log=item: rows[log.flow_run_id].append(self._store_log(log)))
+        for flow_run_id, records in rows.items():
+            batch = RecordBatch(
+                flow_run_id=flow_run_id,
+                seq=self._next_batch[flow_run_id],
+                records=newest(records),
+            )
+            self._next_batch[flow_run_id] += 1
+            self._persist(lambda batch=batch: self._sink.apply(batch))
+
+    def _store_log(self, log: _Log) -> LogSegment:
+        lines = decode_log(log.blob)
+        file, offset = self._sink.append_log(log.flow_run_id, log.blob)
+        number = self._next_segment[log.flow_run_id]
+        self._next_segment[log.flow_run_id] += 1
+        return LogSegment(
+            flow_run_id=log.flow_run_id,
+            number=number,
+            key=log.key,
+            attempt=log.attempt,
+            file=file,
+            offset=offset,
+            length=len(log.blob),
+            lines=len(lines),
+            first_at=lines[0].at,
+            last_at=lines[-1].at,
+            level=_highest_level(lines),
+        )
+
+    def _persist(self, write: Callable[[], object]) -> None:
+        """Write, again and again if need be; batches are idempotent, so that is safe."""
+        if self._error is not None:
+            return
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                write()
+            except errors.RaflowError as error:
+                if time.monotonic() + pause > deadline:
+                    self._error = error
+                    return
+                time.sleep(pause)
+                pause *= 2
+            else:
+                return
+
+
+def newest(records: Iterable[Record]) -> tuple[Record, ...]:
+    """Drop rows that a later record of the same run replaces; keep the order of the rest."""
+    kept: dict[object, Record] = {}
+    for position, record in enumerate(records):
+        key: object = position
+        if isinstance(record, TaskRun):
+            key = record.key
+        elif isinstance(record, FlowRun):
+            key = record.id
+        kept.pop(key, None)
+        kept[key] = record
+    return tuple(kept.values())
+
+
+def _highest_level(lines: Iterable[LogLine]) -> int:
+    return max(line.level for line in lines)
