@@ -1,0 +1,18 @@
+"""Run by Alembic: applies migrations on the connection that `raflow.store` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from raflow.store import _tables
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=_tables.metadata,
+    version_table=_tables.VERSION_TABLE,
+    # Whole or not at all, on SQLite too: its transactions cover changes of tables.
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

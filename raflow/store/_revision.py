@@ -1,0 +1,34 @@
+"""At which revision a database is, and what it means if that is not the one the code needs."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from raflow import errors
+from raflow.store import _tables
+
+
+def current(connection: sa.Connection) -> str | None:
+    """Return the revision of a database; None if it holds no record yet."""
+    if not sa.inspect(connection).has_table(_tables.VERSION_TABLE):
+        return None
+    table = sa.table(_tables.VERSION_TABLE, sa.column("version_num"))
+    return connection.execute(sa.select(table.c.version_num)).scalar()
+
+
+def outdated(revision: str | None, shown: str) -> errors.StoreError:
+    """Return the error for a database that was to be used as it is, and cannot."""
+    return errors.StoreError(
+        f"The database {shown!r} is at revision {revision!r}, and this raflow needs "
+        f"{_tables.HEAD!r}. Bring it there with `raflow db upgrade`; if that refuses, a newer "
+        "raflow made it."
+    )
+
+
+def newer(revision: str, shown: str) -> errors.StoreError:
+    """Return the error for a database that a newer raflow has upgraded."""
+    return errors.StoreError(
+        f"The database {shown!r} is at revision {revision!r}, which this raflow does not know (it "
+        f"needs {_tables.HEAD!r}): a newer raflow made it. Install that one, or choose another "
+        "database with RAFLOW_DATABASE_URL."
+    )

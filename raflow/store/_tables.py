@@ -1,0 +1,241 @@
+"""The tables of the record, the same on SQLite and PostgreSQL.
+
+Rows that belong to a flow run carry its `number`, not its id, and their primary keys begin with
+it, so that they are small and stand together. Times are seconds since the Unix epoch in double
+precision, as in the records: they come back exactly as they were. A node and map index of -1 mean
+the flow run itself. JSON is text, which both databases can look into.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from sqlalchemy.schema import SchemaItem
+
+HEAD: Final = "0001"
+"""The revision that these tables are at."""
+
+VERSION_TABLE: Final = "raflow_version"
+"""Where a database keeps its revision; not Alembic's default, which another program might use."""
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives out numbers only for a key that is declared INTEGER.
+_NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _key(name: str, *, text: bool = False) -> SchemaItem:
+    kind = sa.Text() if text else sa.Integer()
+    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+
+
+def _text(name: str, *, nullable: bool = False) -> SchemaItem:
+    return sa.Column(name, sa.Text(), nullable=nullable)
+
+
+def _integer(name: str, *, nullable: bool = False) -> SchemaItem:
+    return sa.Column(name, sa.Integer(), nullable=nullable)
+
+
+def _big(name: str, *, nullable: bool = False) -> SchemaItem:
+    return sa.Column(name, sa.BigInteger(), nullable=nullable)
+
+
+def _double(name: str, *, nullable: bool = False) -> SchemaItem:
+    return sa.Column(name, sa.Double(), nullable=nullable)
+
+
+def _bytes(name: str) -> SchemaItem:
+    return sa.Column(name, sa.LargeBinary(), nullable=True)
+
+
+def _state() -> list[SchemaItem]:
+    return [_text("state"), _double("state_at"), _text("state_message"), _text("state_reason")]
+
+
+def _error() -> list[SchemaItem]:
+    return [
+        _text("error_type", nullable=True),
+        _text("error_message", nullable=True),
+        _text("error_traceback", nullable=True),
+        _bytes("error_pickled"),
+    ]
+
+
+def _result() -> list[SchemaItem]:
+    return [
+        _text("result_type", nullable=True),
+        _big("result_size", nullable=True),
+        _text("result_preview", nullable=True),
+        _big("result_length", nullable=True),
+        sa.Column("result_truth", sa.Boolean(), nullable=True),
+        _text("result_serializer", nullable=True),
+        _bytes("result_inline"),
+        _text("result_url", nullable=True),
+        _text("result_digest", nullable=True),
+    ]
+
+
+flows: Final = sa.Table("flows", metadata, _key("name", text=True))
+
+flow_versions: Final = sa.Table(
+    "flow_versions",
+    metadata,
+    sa.Column("flow", sa.Text(), sa.ForeignKey(flows.c.name), primary_key=True),
+    _key("fingerprint", text=True),
+    _text("version"),
+    _text("description"),
+    _text("entrypoint"),
+    _text("source"),
+    _text("parameter_schema"),
+    _double("created_at"),
+    sa.Index(None, "fingerprint"),
+)
+
+flow_runs: Final = sa.Table(
+    "flow_runs",
+    metadata,
+    sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text(), nullable=False, unique=True),
+    _integer("seq"),
+    sa.Column("flow", sa.Text(), sa.ForeignKey(flows.c.name), nullable=False),
+    _text("fingerprint"),
+    _text("name"),
+    *_state(),
+    _text("parameters"),
+    _text("trigger"),
+    _text("backend"),
+    _text("parent_id", nullable=True),
+    _integer("parent_node", nullable=True),
+    _double("created_at"),
+    _double("started_at", nullable=True),
+    _double("ended_at", nullable=True),
+    _text("tags"),
+    _text("host"),
+    _integer("pid"),
+    _text("versions"),
+    *_error(),
+    *_result(),
+    sa.Index(None, "created_at", "id"),
+    sa.Index(None, "flow", "created_at", "id"),
+    sa.Index(None, "parent_id"),
+    sa.Index(None, "name"),
+)
+
+
+def _of_flow_run(name: str, *items: SchemaItem) -> sa.Table:
+    """Return a table whose primary key begins with the flow run.
+
+    SQLite keeps its rows in one tree, in the order of the key, instead of two.
+    """
+    owner = sa.Column(
+        "flow_run",
+        _NUMBER,
+        sa.ForeignKey(flow_runs.c.number, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    return sa.Table(name, metadata, owner, *items, sqlite_with_rowid=False)
+
+
+nodes: Final = _of_flow_run(
+    "nodes",
+    _key("id"),
+    _integer("seq"),
+    _text("key"),
+    _text("kind"),
+    _text("name"),
+    _text("label"),
+    _text("line"),
+    _big("length", nullable=True),
+    _text("trigger_rule"),
+    _text("resources", nullable=True),
+)
+
+edges: Final = _of_flow_run(
+    "edges",
+    _key("target"),
+    _key("source"),
+    _key("kind", text=True),
+    _key("parameter", text=True),
+    _key("source_item"),
+    _key("target_item"),
+    sa.Column("allow_failure", sa.Boolean(), nullable=False),
+)
+
+task_runs: Final = _of_flow_run(
+    "task_runs",
+    _key("node"),
+    _key("map_index"),
+    _integer("seq"),
+    _text("task"),
+    _text("label"),
+    *_state(),
+    _integer("attempts"),
+    _double("created_at"),
+    _double("started_at", nullable=True),
+    _double("ended_at", nullable=True),
+    _text("child_flow_run_id", nullable=True),
+    *_error(),
+    *_result(),
+    sa.Index(None, "flow_run", "state", "node"),
+)
+
+attempts: Final = _of_flow_run(
+    "attempts",
+    _key("node"),
+    _key("map_index"),
+    _key("number"),
+    _text("outcome"),
+    _double("submitted_at"),
+    _double("started_at", nullable=True),
+    _double("ended_at"),
+    _double("cpu_seconds"),
+    _big("peak_memory"),
+    _integer("pid"),
+    _text("host"),
+    _text("node_id"),
+    _text("message"),
+    *_error(),
+)
+
+states: Final = _of_flow_run(
+    "states",
+    _key("node"),
+    _key("map_index"),
+    _key("number"),
+    *_state(),
+)
+
+log_segments: Final = _of_flow_run(
+    "log_segments",
+    _key("node"),
+    _key("map_index"),
+    _key("number"),
+    _integer("attempt"),
+    _text("file"),
+    _big("offset"),
+    _integer("length"),
+    _integer("lines"),
+    _double("first_at"),
+    _double("last_at"),
+    _integer("level"),
+)
+
+applied_batches: Final = sa.Table(
+    "applied_batches",
+    metadata,
+    _key("flow_run_id", text=True),
+    _key("seq"),
+    sqlite_with_rowid=False,
+)
