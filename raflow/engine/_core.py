@@ -229,6 +229,10 @@ class Engine:
             self._end(run, TaskRunEvent.FAILED, at, message)
         elif run.falsy_condition:
             self._end(run, TaskRunEvent.SKIPPED, at, f"run_if: {run.falsy_condition} is false")
+        elif run.node.call.kind is NodeKind.SUBFLOW:
+            # Its own calls take places in the window; it takes none itself.
+            self._submit(run, at)
+            self._out.append(commands.StartSubflow(run=run.key))
         else:
             self._queue(run)
 
@@ -241,13 +245,13 @@ class Engine:
         while self._ready and len(self._flying) < self._window:
             run = self._ready.popleft()
             run.queued = False
-            run.attempts += 1
-            run.submitted_at = at
-            self._move(run, TaskRunEvent.SUBMITTED, at)
-            if run.node.call.kind is NodeKind.SUBFLOW:
-                self._out.append(commands.StartSubflow(run=run.key))
-            else:
-                self._send_alone(run)
+            self._submit(run, at)
+            self._send_alone(run)
+
+    def _submit(self, run: Run, at: float) -> None:
+        run.attempts += 1
+        run.submitted_at = at
+        self._move(run, TaskRunEvent.SUBMITTED, at)
 
     def _send_alone(self, run: Run) -> None:
         run.batch = self._next_batch
