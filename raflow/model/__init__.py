@@ -6,6 +6,7 @@ from raflow.model._graph import Edge, EdgeKind, FlowGraph, GraphNode, NodeKind, 
 from raflow.model._graph_format import graph_from_dict
 from raflow.model._logs import LogLine, decode_log, encode_log
 from raflow.model._options import ResultPolicy, Serializer, TaskOptions, TriggerRule
+from raflow.model._palette import PALETTE, StateLook
 from raflow.model._records import (
     Attempt,
     EdgeRecord,
@@ -46,6 +47,7 @@ from raflow.model._state import (
 __all__ = [
     "FINAL_TYPES",
     "FLOW_RUN_TRANSITIONS",
+    "PALETTE",
     "TASK_RUN_TRANSITIONS",
     "TYPE_OF",
     "Attempt",
@@ -77,6 +79,7 @@ __all__ = [
     "Serializer",
     "State",
     "StateChange",
+    "StateLook",
     "StateName",
     "StateType",
     "StopPoint",
