@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raflow.results import PREVIEW_LIMIT
-from raflow.results._describe import describe
+from raflow.results._describe import PREVIEW_LIMIT, describe
 
 
 class Hostile:

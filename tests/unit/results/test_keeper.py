@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from raflow import errors
 from raflow.model import ResultInfo, ResultPolicy, Serializer, TaskRunKey
-from raflow.results import INLINE_LIMIT, Keeper, read_result
+from raflow.results import Keeper, read_result
+from raflow.results._keeper import INLINE_LIMIT
 
 KEY = b"k" * 32
 ALWAYS = ResultPolicy(persist=True)
