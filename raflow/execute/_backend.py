@@ -34,7 +34,8 @@ class ValueRef(NamedTuple):
     """The call's position in that batch."""
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """One item of a list (or other sequence) that is itself a value."""
 
     value: ValueRef
@@ -174,8 +175,8 @@ class BatchLost(NamedTuple):
 
     batch: int
     outcome: Outcome
-    """CRASHED, OUT_OF_MEMORY, LOST, TIMED_OUT (ended by force), CANCELLED, or FAILED (the call could
-    not be carried out)."""
+    """CRASHED, OUT_OF_MEMORY, LOST, TIMED_OUT (ended by force), CANCELLED, or FAILED (the call
+    could not be carried out)."""
     message: str
     """What is known, for people: signal, exit code, node."""
 

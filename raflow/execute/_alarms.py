@@ -1,0 +1,90 @@
+"""Timers of a process: one thread, however many calls arm and disarm them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+
+class Alarm:
+    """A callback that is due at an instant, unless it is cancelled before."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Forget the callback; it may be running at this moment."""
+        self.callback = None
+
+
+class Alarms:
+    """Calls back at set times, on a daemon thread of its own.
+
+    Cancelled alarms stay in the heap until they are due. So the thread is woken only when the new
+    alarm is the earliest, and a stream of short calls costs no switch between threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._due: list[tuple[float, int, Alarm]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._name = name
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
+        """Call back once that time has passed."""
+        alarm = Alarm(callback)
+        due = time.monotonic() + seconds
+        with self._changed:
+            self._ensure_thread()
+            earliest = not self._due or due < self._due[0][0]
+            heapq.heappush(self._due, (due, next(self._order), alarm))
+            if earliest:
+                self._changed.notify()
+        return alarm
+
+    def close(self) -> None:
+        """Forget all alarms and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._due.clear()
+            self._changed.notify()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            alarm = self._next()
+            if alarm is None:
+                return
+            callback = alarm.callback
+            if callback is not None:
+                self._call(callback)
+
+    def _next(self) -> Alarm | None:
+        with self._changed:
+            while not self._closed:
+                wait = self._due[0][0] - time.monotonic() if self._due else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(wait)
+            return None
+
+    @staticmethod
+    def _call(callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            _log.exception("A timer of raflow failed; the timers after it go on")

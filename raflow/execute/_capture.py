@@ -1,0 +1,254 @@
+"""Takes what a call prints and logs, and keeps the calls of concurrent threads apart."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+from raflow.model import LogLine
+
+MAX_BYTES: Final = 10_000_000
+"""How much text of one attempt is kept."""
+
+_LINE_COST: Final = 32
+"""Bytes that a line takes besides its text: an endless stream of empty lines must end as well."""
+_LEVELS: Final = {"stdout": logging.INFO, "stderr": logging.WARNING}
+
+
+class Sink:
+    """The log lines of one attempt, up to a limit."""
+
+    def __init__(self, *, prints: bool, level: int, limit: int = MAX_BYTES) -> None:
+        """Make an empty one.
+
+        Args:
+            prints: Whether what is printed is kept, besides what is logged.
+            level: Lowest level of log records that are kept.
+            limit: Bytes of text after which lines are counted only.
+        """
+        self.prints = prints
+        self.level = level
+        self._limit = limit
+        self._lines: list[LogLine] = []
+        self._partial: dict[str, tuple[float, list[str]]] = {}
+        self._size = 0
+        self._dropped = 0
+        self._closed = False
+        self._lock = threading.RLock()  # a signal handler may print while a line is being added
+
+    def log(self, record: logging.LogRecord, text: str) -> None:
+        """Add a log record."""
+        with self._lock:
+            self._add(LogLine(record.created, record.levelno, record.name, text))
+
+    def write(self, source: str, text: str) -> None:
+        """Add what was printed to `stdout` or `stderr`; a line ends where the text says so."""
+        with self._lock:
+            *complete, rest = text.split("\n")
+            for piece in complete:
+                self._end_line(source, piece)
+            if rest and self._take(len(rest)):
+                self._partial.setdefault(source, (time.time(), []))[1].append(rest)
+
+    def close(self) -> list[LogLine]:
+        """Return the lines; what is printed afterwards is lost."""
+        with self._lock:
+            for source in list(self._partial):
+                self._end_line(source, "")
+            self._closed = True
+            if self._dropped:
+                text = (
+                    f"The log of this attempt was truncated: it has room for "
+                    f"{self._limit / 1e6:g} MB, and {self._dropped / 1e6:.3g} MB more were written."
+                )
+                self._lines.append(LogLine(time.time(), logging.WARNING, "raflow", text))
+            return self._lines
+
+    def _end_line(self, source: str, piece: str) -> None:
+        at, pieces = self._partial.pop(source, (0.0, []))
+        self._size -= sum(map(len, pieces))
+        # A progress bar redraws its line after a carriage return; the last drawing is what counts.
+        text = "".join([*pieces, piece]).removesuffix("\r").rpartition("\r")[2]
+        self._add(LogLine(at or time.time(), _LEVELS[source], source, text))
+
+    def _add(self, line: LogLine) -> None:
+        if self._take(len(line.text) + _LINE_COST):
+            self._lines.append(line._replace(text=_encodable(line.text)))
+
+    def _take(self, size: int) -> bool:
+        # Once a line was dropped nothing more is kept, so that the log has no holes.
+        if self._closed or self._dropped or self._size + size > self._limit:
+            self._dropped += size
+            return False
+        self._size += size
+        return True
+
+
+class Capture:
+    """Puts the process's output through to the sink of whichever call writes.
+
+    The output still goes where it went before. Nested and concurrent use is counted: the first
+    entry installs, the last exit restores.
+    """
+
+    def __init__(self, level: int) -> None:
+        """Prepare it.
+
+        Args:
+            level: Log records from this level on reach the sinks, even if the root logger's own
+                level is higher.
+        """
+        self._level = level
+
+    def __enter__(self) -> Capture:
+        _installation.add(self._level)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _installation.remove(self._level)
+
+
+class Sinking:
+    """Makes a sink the one that the current context writes to.
+
+    Args:
+        sink: The sink of the call that runs now.
+        whole_process: Threads that the call starts write to it as well. Only for a process that
+            runs one call at a time.
+    """
+
+    __slots__ = ("_sink", "_token", "_whole_process")
+
+    def __init__(self, sink: Sink, *, whole_process: bool) -> None:
+        self._sink = sink
+        self._whole_process = whole_process
+
+    def __enter__(self) -> None:
+        _installation.ensure()
+        self._token = _current.set(self._sink)
+        if self._whole_process:
+            _installation.fallback = self._sink
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _installation.fallback = None
+        _current.reset(self._token)
+
+
+_current: ContextVar[Sink | None] = ContextVar("raflow_sink", default=None)
+
+
+class _Tee:
+    """Stands for `sys.stdout` or `sys.stderr`; everything but writing is the original's."""
+
+    def __init__(self, source: str, original: TextIO) -> None:
+        self._source = source
+        self.original = original
+
+    def write(self, text: str) -> int:
+        sink = _current.get() or _installation.fallback
+        if sink is None or not sink.prints:
+            return self.original.write(text)
+        sink.write(self._source, text)
+        # The terminal may be gone; the log has the text.
+        with contextlib.suppress(OSError, ValueError):
+            self.original.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.original, name)
+
+
+class _LogTap(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        sink = _current.get() or _installation.fallback
+        if sink is not None and record.levelno >= sink.level:
+            sink.log(record, self.format(record))
+
+
+class _Installation:
+    """The process-wide part, shared by all captures."""
+
+    def __init__(self) -> None:
+        self.fallback: Sink | None = None
+        self._lock = threading.Lock()
+        self._levels: list[int] = []
+        self._tees: dict[str, _Tee] = {}
+        self._tap = _LogTap()
+        self._root_level = logging.NOTSET
+
+    def add(self, level: int) -> None:
+        with self._lock:
+            if not self._levels:
+                self._install()
+            self._levels.append(level)
+            self._set_root_level()
+
+    def remove(self, level: int) -> None:
+        with self._lock:
+            self._levels.remove(level)
+            if self._levels:
+                self._set_root_level()
+            else:
+                self._restore()
+
+    def ensure(self) -> None:
+        """Put the tees in place again if someone (pytest, a progress bar) has taken their place."""
+        if sys.stdout is not self._tees.get("stdout") or sys.stderr is not self._tees.get("stderr"):
+            with self._lock:
+                if self._levels:
+                    self._place_tees()
+
+    def _place_tees(self) -> None:
+        for name in _LEVELS:
+            stream = getattr(sys, name)
+            if not isinstance(stream, _Tee):
+                self._tees[name] = _Tee(name, stream)
+                setattr(sys, name, self._tees[name])
+
+    def _install(self) -> None:
+        self._place_tees()
+        root = logging.getLogger()
+        self._root_level = root.level
+        root.addHandler(self._tap)
+
+    def _set_root_level(self) -> None:
+        logging.getLogger().setLevel(min(self._root_level, *self._levels))
+
+    def _restore(self) -> None:
+        for name, tee in self._tees.items():
+            # Whoever replaced the stream in the meantime may put ours back: it then just passes on.
+            if getattr(sys, name) is tee:
+                setattr(sys, name, tee.original)
+        self._tees.clear()
+        root = logging.getLogger()
+        root.removeHandler(self._tap)
+        root.setLevel(self._root_level)
+
+
+_installation = _Installation()
+
+
+def _encodable(text: str) -> str:
+    # Undecodable bytes in file names and the like come as surrogates, which no encoder takes.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

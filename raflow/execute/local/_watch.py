@@ -1,0 +1,77 @@
+"""Ends user code that runs in a thread: as far as threads can be ended."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+from typing import Any
+
+from raflow import errors
+from raflow.execute._alarms import Alarm, Alarms
+
+
+class ThreadWatch:
+    """Watches one attempt on the thread that enters it.
+
+    An interruption reaches Python code at its next step. It cannot end a call into C: `time.sleep`,
+    a query, a loop in a library go on until they return.
+    """
+
+    def __init__(self, alarms: Alarms, timeout: float | None) -> None:
+        self.fired: errors.Interruption | None = None
+        self._alarms = alarms
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._alarm: Alarm | None = None
+        self._async: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+
+    def __enter__(self) -> ThreadWatch:
+        with self._lock:
+            self._thread = threading.get_ident()
+            if self.fired is not None:
+                raise self.fired
+        if self._timeout is not None:
+            limit = errors.TimeLimitReached()
+            self._alarm = self._alarms.after(self._timeout, lambda: self.fire(limit))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        with self._lock:
+            if self._thread is not None:
+                # Takes back what was fired a moment ago and has not been raised yet.
+                _raise_in(self._thread, None)
+            self._thread = None
+            self._async = None
+
+    def hand_over(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        """From now on stop the attempt by cancelling this task."""
+        with self._lock:
+            self._async = (loop, task)
+            if self.fired is not None:
+                task.cancel()
+
+    def fire(self, reason: errors.Interruption) -> None:
+        """Ask the code to stop; the first reason counts. Called on any other thread."""
+        with self._lock:
+            if self.fired is not None:
+                return
+            if self._thread is None:
+                if isinstance(reason, errors.TaskInterrupted):
+                    self.fired = reason
+                return
+            self.fired = reason
+            if self._async is not None:
+                loop, task = self._async
+                loop.call_soon_threadsafe(task.cancel)
+            else:
+                _raise_in(self._thread, type(reason))
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
+    )

@@ -1,0 +1,239 @@
+"""Functions such as users write as tasks, in a module that Ray's processes import."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from raflow import SkipTask, define
+
+
+def add(x: Any, y: Any = 1) -> Any:
+    return x + y
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def many_ways(first: int, /, second: int, *rest: int, option: int = 0, **others: int) -> object:
+    return first, second, rest, option, others
+
+
+def numbers(length: int) -> list[int]:
+    return list(range(length))
+
+
+def big_array(megabytes: int) -> Any:
+    return np.ones(megabytes << 17)
+
+
+def pass_on(array: Any) -> Any:
+    return array + 1
+
+
+def total(array: Any) -> float:
+    return float(array.sum())
+
+
+def say(text: str) -> None:
+    print(text)
+    print(f"{text} to stderr", file=sys.stderr)
+    logging.getLogger("my.lib").info("%s to the log", text)
+    logging.getLogger("my.lib").debug("too low to be kept")
+
+
+def say_from_thread(text: str) -> None:
+    thread = threading.Thread(target=print, args=(text,))
+    thread.start()
+    thread.join()
+
+
+def say_slowly(text: str, times: int) -> None:
+    for _ in range(times):
+        print(text)
+        time.sleep(0.02)
+
+
+def say_odd_things() -> None:
+    print("surrogate \udc80")
+    print("10%\r50%\r100%")
+    print("no end", end="")
+
+
+def say_endlessly(megabytes: int) -> None:
+    line = "x" * 1023
+    for _ in range(megabytes * 1024):
+        print(line)
+
+
+def burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def use_memory(megabytes: int) -> int:
+    return len(bytearray(b"x") * (megabytes << 20))
+
+
+def interval(seconds: float) -> tuple[float, float]:
+    begun = time.time()
+    time.sleep(seconds)
+    return begun, time.time()
+
+
+def nap(seconds: float) -> str:
+    time.sleep(seconds)
+    return "rested"
+
+
+def spin(seconds: float) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "dizzy"
+
+
+def mark_and_spin(path: str, seconds: float) -> str:
+    Path(path).touch()
+    return spin(seconds)
+
+
+def stubborn(path: str) -> str:
+    """Swallows every interruption."""
+    Path(path).touch()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.01)
+        except BaseException as error:
+            print("swallowed", type(error).__name__)
+    return "stubborn"
+
+
+def cleans_up(path: str) -> None:
+    try:
+        spin(30)
+    finally:
+        Path(path).write_text("cleaned up")
+
+
+def hang_in_c(seconds: int) -> None:
+    """Holds the interpreter's lock all the time."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def backtrack(length: int) -> object:
+    return re.match(r"(a+)+$", "a" * length + "b")
+
+
+def exit_quietly() -> None:
+    os._exit(0)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def call_sys_exit() -> None:
+    sys.exit(3)
+
+
+class OrdinaryError(Exception):
+    pass
+
+
+class NeedsTwoArguments(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+        self.first, self.second = first, second
+
+
+class BrokenText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+class HoldsALock(Exception):
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+class NotEvenAnException(BaseException):
+    pass
+
+
+def fail(kind: str) -> NoReturn:
+    raise {
+        "ordinary": lambda: OrdinaryError("it went wrong", 42),
+        "two": lambda: NeedsTwoArguments("one", "two"),
+        "broken": BrokenText,
+        "lock": HoldsALock,
+        "base": lambda: NotEvenAnException("beyond Exception"),
+        "interrupt": KeyboardInterrupt,
+    }[kind]()
+
+
+def fail_with_cause() -> NoReturn:
+    try:
+        fail("ordinary")
+    except OrdinaryError as error:
+        raise ValueError("the outer one") from error
+
+
+def skip(why: str) -> NoReturn:
+    raise SkipTask(why)
+
+
+def lock_value() -> object:
+    return threading.Lock()
+
+
+async def add_later(x: int, y: int) -> int:
+    await asyncio.sleep(0.01)
+    print("added")
+    return x + y
+
+
+async def sleep_async(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def block_loop(seconds: float) -> None:
+    spin(seconds)
+
+
+def context() -> object:
+    seen = define.active_task.get()
+    assert seen is not None
+    return seen
+
+
+def positive(x: int, y: int = 1) -> bool:
+    return x + y > 0
+
+
+def never(task: str, error: BaseException) -> bool:
+    print(f"asked about {task}: {type(error).__name__}")
+    return False
+
+
+def broken_condition(task: str, error: BaseException) -> bool:
+    raise LookupError("the condition is broken")
