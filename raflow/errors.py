@@ -6,6 +6,7 @@ RaflowError
 │   ├── CycleError             a graph, or flows calling each other, that never ends
 │   └── MappingLengthMismatchError   iterables of unequal length in one map
 ├── FutureUsedAsValueError     a TaskFuture used where its value is needed (also a TypeError)
+│   └── FutureAttributeError       an attribute of the value (also an AttributeError)
 ├── ParameterError             parameters that do not fit the flow's signature (also a ValueError)
 ├── ConfigError                a setting that cannot be used
 ├── NotFoundError              a name or id that does not exist; carries the closest ones
@@ -55,6 +56,7 @@ __all__ = [
     "FlowRunError",
     "FlowRunFailedError",
     "FlowRunTimedOutError",
+    "FutureAttributeError",
     "FutureUsedAsValueError",
     "InfeasibleResourcesError",
     "Interruption",
@@ -142,6 +144,12 @@ class FutureUsedAsValueError(RaflowError, TypeError):
     """A TaskFuture was used as if it were the value it stands for."""
 
     code = "raflow.future_used_as_value"
+
+
+class FutureAttributeError(FutureUsedAsValueError, AttributeError):
+    """A TaskFuture was asked for an attribute of the value it stands for."""
+
+    code = "raflow.future_used_as_value.attribute"
 
 
 class ParameterError(RaflowError, ValueError):

@@ -6,12 +6,13 @@ runtime's, which starts it, or tracing's, which only draws it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from raflow.model import EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
+from raflow.model import Edge, EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
 
 if TYPE_CHECKING:
     from raflow.define._flow import Flow
@@ -36,6 +37,18 @@ class Dependency:
     source_item: int | None = None
     target_item: int | None = None
     allow_failure: bool = False
+
+    def edge(self, target: int) -> Edge:
+        """Return the edge of the graph, once the call is the node `target`."""
+        return Edge(
+            source=self.source,
+            target=target,
+            kind=self.kind,
+            parameter=self.parameter,
+            source_item=self.source_item,
+            target_item=self.target_item,
+            allow_failure=self.allow_failure,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +78,20 @@ class Registered(NamedTuple):
     node: int
     key: str
     """Readable and unique in the flow run, such as `extract-0`."""
+
+
+class CallKeys:
+    """Gives each call of a flow run its readable key; a traced graph and a run have the same."""
+
+    def __init__(self) -> None:
+        """Begin a flow run."""
+        self._counts: Counter[str] = Counter()
+
+    def next(self, name: str) -> str:
+        """Return the key of the next call of the task or flow of this name: `extract-0`."""
+        count = self._counts[name]
+        self._counts[name] += 1
+        return f"{name}-{count}"
 
 
 class FlowContext(Protocol):

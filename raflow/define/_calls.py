@@ -1,0 +1,113 @@
+"""From a call that the user wrote to the request that the flow's context takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from raflow import errors
+from raflow.define._futures import AllowFailure, MapFuture, TaskFuture
+from raflow.define._lift import Lifter
+from raflow.define._requests import CallRequest, FlowContext, active_flow, active_task
+from raflow.define._where import user_line
+from raflow.model import EdgeKind, NodeKind, TaskOptions
+
+if TYPE_CHECKING:
+    from raflow.define._definition import Definition
+
+Condition = bool | TaskFuture[Any] | MapFuture[Any] | None
+"""What `run_if` of one call takes."""
+Awaited = Iterable[Any] | TaskFuture[Any] | MapFuture[Any] | None
+"""What `wait_for` takes: futures, in lists if there are several."""
+
+PLAIN_OPTIONS: Final = TaskOptions()
+
+
+def flow_context() -> FlowContext | None:
+    """Return the flow body that this code is part of; None elsewhere, and inside a task."""
+    return None if active_task.get() is not None else active_flow.get()
+
+
+def needed_context(owner: str, method: str, instead: str) -> FlowContext:
+    """Return the flow body that this code is part of.
+
+    Args:
+        owner: Whose method was called, for the error.
+        method: Its name.
+        instead: What to do where there is no flow.
+
+    Raises:
+        DefinitionError: There is none.
+    """
+    context = flow_context()
+    if context is None:
+        where = "outside a flow" if active_task.get() is None else "inside a running task"
+        raise errors.DefinitionError(
+            f"{owner}: `.{method}()` was called {where} at {user_line()}, where nothing can run "
+            f"it. {instead}"
+        )
+    return context
+
+
+def single_call(
+    context: FlowContext,
+    target: Definition,
+    kind: NodeKind,
+    options: TaskOptions,
+    arguments: Mapping[str, Any],
+    *,
+    wait_for: Awaited = None,
+    run_if: Condition = None,
+) -> TaskFuture[Any]:
+    """Make one call of a task or a subflow."""
+    lifter = Lifter(context, target.owner)
+    lifted = {name: lifter.lift(value, name) for name, value in arguments.items()}
+    runnable = add_conditions(lifter, target.owner, wait_for, run_if)
+    line = user_line()
+    node, key = context.call(
+        CallRequest(
+            kind=kind,
+            target=target,  # type: ignore[arg-type]  # a Task or a Flow
+            options=options,
+            arguments=lifted,
+            dependencies=lifter.dependencies,
+            runnable=runnable,
+            line=line,
+        )
+    )
+    return TaskFuture(context, node, key, target.name, line)
+
+
+def add_conditions(lifter: Lifter, owner: str, wait_for: Awaited, run_if: Condition) -> bool:
+    """Add what `wait_for` and `run_if` ask for; return whether the call may run at all.
+
+    Raises:
+        DefinitionError: One of them is something else than futures.
+    """
+    _wait_for(lifter, owner, wait_for, allow_failure=False)
+    if isinstance(run_if, TaskFuture | MapFuture):
+        lifter.depend(run_if, EdgeKind.CONDITION, "run_if")
+        return True
+    if callable(run_if):
+        raise errors.DefinitionError(
+            f"{owner}: run_if of one call is a truth or a future, not a function. Declare the "
+            "function on the task: `@task(run_if=...)` or `.with_options(run_if=...)`."
+        )
+    return run_if is None or bool(run_if)
+
+
+def _wait_for(lifter: Lifter, owner: str, awaited: Any, *, allow_failure: bool) -> None:
+    if awaited is None:
+        return
+    if isinstance(awaited, TaskFuture | MapFuture):
+        lifter.depend(awaited, EdgeKind.ORDER, allow_failure=allow_failure)
+    elif isinstance(awaited, AllowFailure):
+        _wait_for(lifter, owner, awaited.value, allow_failure=True)
+    elif isinstance(awaited, list | tuple | set | frozenset):
+        for item in awaited:
+            _wait_for(lifter, owner, item, allow_failure=allow_failure)
+    else:
+        raise errors.DefinitionError(
+            f"{owner}: wait_for takes futures, but it got {awaited!r}. Give the future of a task "
+            "call, or a list of them."
+        )

@@ -1,0 +1,136 @@
+"""What tasks and flows have in common: a user's function with a name and options."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import Any, ClassVar
+
+from raflow import errors
+from raflow.define._call_form import CallForm
+from raflow.define._keywords import Hook
+
+RESERVED = ("wait_for", "run_if")
+"""Keywords of `submit` and `map`, which no parameter may be named after."""
+
+
+class Definition:
+    """A user's function, declared as a task or a flow."""
+
+    kind: ClassVar[str]
+    """`task` or `flow`, for errors."""
+
+    fn: Callable[..., Any]
+    """The plain function."""
+    name: str
+    description: str
+    """The description given, or the function's docstring."""
+    version: str
+    """The version its author gave it; empty if none."""
+    signature: inspect.Signature
+    form: CallForm
+    """How arguments by name become a call of `fn`."""
+
+    def __init__(self, fn: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self.fn = fn
+        self._given = dict(options)
+        self.name = options.get("name") or _name_of(fn)
+        self.description = options.get("description") or inspect.getdoc(fn) or ""
+        self.version = options.get("version") or ""
+        self.signature = self._read_signature()
+        self.form = CallForm.of(self.signature)
+        self._simple = _simple_names(self.signature)
+        functools.update_wrapper(self, fn, updated=())
+
+    @property
+    def owner(self) -> str:
+        """How errors call it: `Task 'load'`."""
+        return f"{self.kind.capitalize()} {self.name!r}"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
+        return inspect.iscoroutinefunction(inspect.unwrap(self.fn))
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by parameter name, without defaults.
+
+        What `*rest` takes is a tuple, what `**options` takes a dict.
+
+        Raises:
+            TypeError: The call does not fit the signature.
+        """
+        if self._simple is not None and len(args) <= len(self._simple.names):
+            arguments = dict(zip(self._simple.names, args, strict=False))
+            if arguments.keys().isdisjoint(kwargs):
+                arguments.update(kwargs)
+                if self._simple.required <= arguments.keys() <= self._simple.all:
+                    return arguments
+        try:
+            return dict(self.signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(
+                f"{self.owner} cannot be called like this: {error}. It is declared as "
+                f"{self.name}{self.signature}."
+            ) from None
+
+    def _read_signature(self) -> inspect.Signature:
+        if inspect.isgeneratorfunction(self.fn) or inspect.isasyncgenfunction(self.fn):
+            raise errors.DefinitionError(
+                f"{self.owner} is a generator, but a {self.kind} returns one value. Return a list "
+                "instead of using `yield`."
+            )
+        try:
+            signature = inspect.signature(self.fn)
+        except (TypeError, ValueError) as error:
+            raise errors.DefinitionError(
+                f"{self.owner} has no signature that Python can read ({error}). Wrap it in a "
+                "function of your own."
+            ) from error
+        for name in RESERVED:
+            if name in signature.parameters:
+                raise errors.DefinitionError(
+                    f"{self.owner} has a parameter {name!r}, which `submit` and `map` need for "
+                    "themselves. Give the parameter another name."
+                )
+        return signature
+
+    def _add_hook(self, option: str, hook: Hook) -> Hook:
+        if not callable(hook):
+            raise errors.DefinitionError(f"{self.owner}: {option} takes a function, not {hook!r}.")
+        self._given[option] = [*(self._given.get(option) or ()), hook]
+        return hook
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hooks stay with the process that declared them; they may hold what cannot travel.
+        given = {k: v for k, v in self._given.items() if not k.startswith("on_")}
+        return self.__dict__ | {"_given": given}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class _Simple:
+    """The signature of a function all of whose parameters are plain names."""
+
+    __slots__ = ("all", "names", "required")
+
+    def __init__(self, parameters: list[Parameter]) -> None:
+        by_position = [p for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+        self.names = tuple(p.name for p in by_position)
+        self.all = frozenset(p.name for p in parameters)
+        self.required = frozenset(p.name for p in parameters if p.default is Parameter.empty)
+
+
+def _simple_names(signature: inspect.Signature) -> _Simple | None:
+    parameters = list(signature.parameters.values())
+    plain = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+    return _Simple(parameters) if all(p.kind in plain for p in parameters) else None
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    inner = fn.func if isinstance(fn, functools.partial) else fn
+    name = getattr(inner, "__name__", type(inner).__name__)
+    return "lambda" if name == "<lambda>" else str(name)

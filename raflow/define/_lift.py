@@ -1,0 +1,237 @@
+"""Taking futures out of arguments, and putting values in their places."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any
+
+from raflow import errors
+from raflow.define._futures import AllowFailure, MapFuture, TaskFuture, Unmapped
+from raflow.define._misuse import NotAValue
+from raflow.define._requests import Dependency, FlowContext, Hole
+from raflow.model import EdgeKind
+
+_Change = Callable[[Any], Any]
+
+
+class Lifter:
+    """Takes the futures out of the arguments of one call and lists what the call depends on."""
+
+    def __init__(self, context: FlowContext, owner: str) -> None:
+        """Begin a call.
+
+        Args:
+            context: Whose futures may be used.
+            owner: What is called, for errors.
+        """
+        self._context = context
+        self._owner = owner
+        self._edges: dict[Dependency, int] = {}
+
+    @property
+    def dependencies(self) -> tuple[Dependency, ...]:
+        """What the call depends on so far, in the order of `Hole.edge`."""
+        return tuple(self._edges)
+
+    def lift(self, value: Any, parameter: str, *, target_item: int | None = None) -> Any:
+        """Return the value with a `Hole` in place of each future inside.
+
+        What holds no future is returned as it is, not copied.
+
+        Args:
+            value: An argument.
+            parameter: The parameter it is given for.
+            target_item: The item of a map that it belongs to. Default: no map, or all items.
+
+        Raises:
+            DefinitionError: A future belongs to another flow run.
+        """
+        if _is_leaf(type(value)):
+            return value
+        return self._lift(value, parameter, target_item, allow_failure=False)
+
+    def lift_each(self, values: list[Any], parameter: str) -> list[Any]:
+        """Lift the items of a map, in order."""
+        if not _may_hold(values):
+            return values
+        return [self.lift(value, parameter, target_item=i) for i, value in enumerate(values)]
+
+    def depend(
+        self,
+        future: TaskFuture[Any] | MapFuture[Any],
+        kind: EdgeKind,
+        parameter: str = "",
+        *,
+        target_item: int | None = None,
+        allow_failure: bool = False,
+    ) -> Hole:
+        """Note that the call depends on a future; return what stands for its value."""
+        if future._context is not self._context:
+            raise errors.DefinitionError(
+                f"{future._described} was passed to {self._owner}, but it belongs to another flow "
+                "run. A future is known only in the flow that made the call; return its value "
+                "from there instead."
+            )
+        edge = Dependency(
+            source=future._node,
+            kind=kind,
+            parameter=parameter,
+            source_item=future._item,
+            target_item=target_item,
+            allow_failure=allow_failure,
+        )
+        return Hole(self._edges.setdefault(edge, len(self._edges)))
+
+    def _lift(
+        self, value: Any, parameter: str, target_item: int | None, *, allow_failure: bool
+    ) -> Any:
+        seen: set[int] = set()
+
+        def change(inner: Any) -> Any:
+            if isinstance(inner, TaskFuture | MapFuture):
+                return self.depend(
+                    inner,
+                    EdgeKind.DATA,
+                    parameter,
+                    target_item=target_item,
+                    allow_failure=allow_failure,
+                )
+            if isinstance(inner, AllowFailure):
+                return self._lift(inner.value, parameter, target_item, allow_failure=True)
+            if isinstance(inner, Unmapped):
+                return change(inner.value)
+            if id(inner) in seen:  # a container that holds itself
+                return inner
+            seen.add(id(inner))
+            try:
+                return _rebuilt(inner, change)
+            finally:
+                seen.remove(id(inner))
+
+        return change(value)
+
+
+def fill(arguments: Mapping[str, Any], values: Mapping[int, Any]) -> Mapping[str, Any]:
+    """Put values where the futures of a call were; the opposite of lifting.
+
+    Args:
+        arguments: By parameter name, with `Hole`s inside.
+        values: What belongs in the holes, by `Hole.edge`.
+
+    Returns:
+        The arguments, with copies of the containers that had holes. Dataclasses and pydantic models
+        are not validated again.
+    """
+    if not values:
+        return arguments
+
+    def change(inner: Any) -> Any:
+        return values[inner.edge] if type(inner) is Hole else _rebuilt(inner, change)
+
+    return {name: change(value) for name, value in arguments.items()}
+
+
+def _rebuilt(value: Any, change: _Change) -> Any:
+    """Return a container with changed insides; the same object if nothing in it changes."""
+    if _is_leaf(type(value)):
+        return value
+    if isinstance(value, list):
+        return _rebuilt_list(value, change)
+    if isinstance(value, dict):
+        return _rebuilt_dict(value, change)
+    if isinstance(value, tuple):
+        return _rebuilt_tuple(value, change)
+    if isinstance(value, set | frozenset):
+        return _rebuilt_set(value, change)
+    if dataclasses.is_dataclass(value):
+        return _rebuilt_dataclass(value, change)
+    return _rebuilt_model(value, change)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_leaf(cls: type) -> bool:
+    """Return whether nothing can be inside objects of a class."""
+    if issubclass(cls, list | dict | tuple | set | frozenset | NotAValue):
+        return False
+    # No model can exist before pydantic is imported, and importing it takes long.
+    pydantic = sys.modules.get("pydantic")
+    is_model = pydantic is not None and issubclass(cls, pydantic.BaseModel)
+    return not (is_model or dataclasses.is_dataclass(cls))
+
+
+def _may_hold(values: Iterable[Any]) -> bool:
+    """Return whether something can be inside one of the values; fast for millions of them."""
+    return not all(map(_is_leaf, set(map(type, values))))
+
+
+def _rebuilt_list(value: list[Any], change: _Change) -> list[Any]:
+    if not _may_hold(value):
+        return value
+    new = [change(item) for item in value]
+    if all(a is b for a, b in zip(new, value, strict=True)):
+        return value
+    if type(value) is list:
+        return new
+    copied = copy.copy(value)
+    copied[:] = new
+    return copied
+
+
+def _rebuilt_dict(value: dict[Any, Any], change: _Change) -> dict[Any, Any]:
+    if not _may_hold(value.values()):
+        return value
+    new = {key: change(item) for key, item in value.items()}
+    if all(new[key] is item for key, item in value.items()):
+        return value
+    if type(value) is dict:
+        return new
+    copied = copy.copy(value)
+    copied.update(new)
+    return copied
+
+
+def _rebuilt_tuple(value: tuple[Any, ...], change: _Change) -> tuple[Any, ...]:
+    if not _may_hold(value):
+        return value
+    new = [change(item) for item in value]
+    if all(a is b for a, b in zip(new, value, strict=True)):
+        return value
+    return tuple(new) if type(value) is tuple else tuple.__new__(type(value), new)
+
+
+def _rebuilt_set(value: Set[Any], change: _Change) -> Set[Any]:
+    if not _may_hold(value):
+        return value
+    old = list(value)
+    new = [change(item) for item in old]
+    if all(a is b for a, b in zip(new, old, strict=True)):
+        return value
+    return type(value)(new)  # type: ignore[call-arg]  # every set can be made from a list
+
+
+def _rebuilt_dataclass(value: Any, change: _Change) -> Any:
+    names = [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
+    new = {name: change(getattr(value, name)) for name in names}
+    changed = {name: inner for name, inner in new.items() if inner is not getattr(value, name)}
+    if not changed:
+        return value
+    copied = copy.copy(value)
+    for name, inner in changed.items():
+        object.__setattr__(copied, name, inner)  # also where the class is frozen
+    return copied
+
+
+def _rebuilt_model(value: Any, change: _Change) -> Any:
+    attributes, extra = value.__dict__, value.__pydantic_extra__ or {}
+    new, new_extra = _rebuilt_dict(attributes, change), _rebuilt_dict(extra, change)
+    if new is attributes and new_extra is extra:
+        return value
+    copied = value.model_copy()
+    copied.__dict__.update(new)
+    if new_extra is not extra:
+        object.__setattr__(copied, "__pydantic_extra__", new_extra)
+    return copied

@@ -1,0 +1,135 @@
+"""From the options that users write to the data that the other layers read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from raflow import errors
+from raflow.define._keywords import FlowKeywords, Hook, TaskKeywords, check_keywords
+from raflow.model import (
+    Resources,
+    ResultPolicy,
+    RetryPolicy,
+    Serializer,
+    State,
+    StateType,
+    TaskOptions,
+    TriggerRule,
+)
+
+TASK_OPTION_NAMES: Final = tuple(TaskKeywords.__annotations__)
+FLOW_OPTION_NAMES: Final = tuple(FlowKeywords.__annotations__)
+
+_RETRY: Final = ("retries", "retry_delay_seconds", "retry_jitter_factor", "crash_retries")
+_RESOURCES: Final = (
+    "num_cpus",
+    "num_gpus",
+    "memory",
+    "resources",
+    "accelerator_type",
+    "label_selector",
+    "scheduling_strategy",
+    "runtime_env",
+)
+
+TASK_HOOKS: Final[Mapping[str, frozenset[StateType]]] = {
+    "on_running": frozenset({StateType.RUNNING}),
+    "on_completion": frozenset({StateType.COMPLETED}),
+    "on_failure": frozenset({StateType.FAILED, StateType.CRASHED}),
+}
+"""In which states the hooks of a task are called."""
+
+FLOW_HOOKS: Final[Mapping[str, frozenset[StateType]]] = {
+    "on_running": frozenset({StateType.RUNNING}),
+    "on_completion": frozenset({StateType.COMPLETED}),
+    "on_failure": frozenset({StateType.FAILED}),
+    "on_cancellation": frozenset({StateType.CANCELLED}),
+    "on_crashed": frozenset({StateType.CRASHED}),
+}
+"""In which states the hooks of a flow are called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowOptions:
+    """How the runs of a flow behave."""
+
+    timeout_seconds: float | None = None
+    """Seconds a run may take from its start. None: no limit."""
+    validate_parameters: bool = True
+    """Whether parameters are checked and coerced by their types."""
+    result: ResultPolicy = field(default_factory=ResultPolicy)
+    log_prints: bool = True
+    """Whether what the body prints is kept in the run's log."""
+    backend: Literal["ray", "local"] | None = None
+    """Where the tasks run. None: the configured one."""
+    tags: tuple[str, ...] = ()
+
+
+def task_options(owner: str, given: Mapping[str, Any]) -> TaskOptions:
+    """Check a task's options and build its data.
+
+    Raises:
+        DefinitionError: An option does not exist, or its value cannot be used; names `owner` and
+            the option.
+    """
+    check_keywords(owner, given, TASK_OPTION_NAMES)
+    try:
+        retry = RetryPolicy.of(**_part(given, _RETRY))
+        resources = Resources.of(**_part(given, _RESOURCES))
+    except errors.DefinitionError as error:
+        raise errors.DefinitionError(f"{owner}: {error}") from error
+    return TaskOptions(
+        retry=retry,
+        timeout_seconds=given.get("timeout_seconds"),
+        resources=resources,
+        trigger_rule=TriggerRule(given.get("trigger_rule") or TriggerRule.ALL_SUCCESS),
+        result=_result_policy(given),
+        log_prints=_flag(given, "log_prints"),
+        tags=_tags(given),
+    )
+
+
+def flow_options(owner: str, given: Mapping[str, Any]) -> FlowOptions:
+    """Check a flow's options and build its data; see `task_options`."""
+    check_keywords(owner, given, FLOW_OPTION_NAMES)
+    return FlowOptions(
+        timeout_seconds=given.get("timeout_seconds"),
+        validate_parameters=_flag(given, "validate_parameters"),
+        result=_result_policy(given),
+        log_prints=_flag(given, "log_prints"),
+        backend=given.get("backend"),
+        tags=_tags(given),
+    )
+
+
+def hooks_for(
+    state: State, given: Mapping[str, Any], table: Mapping[str, frozenset[StateType]]
+) -> tuple[Hook, ...]:
+    """Return the functions that are to be called when a run enters a state."""
+    names = (name for name, types in table.items() if state.type in types)
+    return tuple(hook for name in names for hook in given.get(name) or ())
+
+
+def _part(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _flag(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name)
+    return True if value is None else bool(value)
+
+
+def _tags(given: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(given.get("tags") or ()))
+
+
+def _result_policy(given: Mapping[str, Any]) -> ResultPolicy:
+    storage = given.get("result_storage")
+    return ResultPolicy(
+        persist=given.get("persist_result"),
+        storage=None if storage is None else os.fspath(storage),
+        serializer=Serializer(given.get("result_serializer") or Serializer.AUTO),
+    )

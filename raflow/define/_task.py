@@ -1,0 +1,262 @@
+"""`@task` and what it makes of a function."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Mapping
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+from raflow import errors
+from raflow.define._by_name import by_name, run_name
+from raflow.define._calls import (
+    Awaited,
+    Condition,
+    flow_context,
+    needed_context,
+    single_call,
+)
+from raflow.define._definition import Definition
+from raflow.define._futures import MapFuture, TaskFuture, unmapped
+from raflow.define._keywords import Hook, TaskKeywords
+from raflow.define._mapping import mapped_call
+from raflow.define._options import TASK_HOOKS, hooks_for, task_options
+from raflow.model import NodeKind, State, TaskOptions
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class Task(Definition, Generic[P, R]):
+    """A function whose calls inside a flow run in parallel, are retried and are recorded.
+
+    Make one with `@task`. Inside a flow a call returns a `TaskFuture` at once and runs as soon as
+    its inputs are there; anywhere else a call is a call of the plain function.
+    """
+
+    kind: ClassVar[str] = "task"
+
+    options: TaskOptions
+    """How its calls run."""
+
+    def __init__(self, fn: Callable[..., Any], **options: Unpack[TaskKeywords]) -> None:
+        """Declare a function as a task; `@task` is the usual way.
+
+        Raises:
+            DefinitionError: The function or an option cannot be used.
+        """
+        self._descriptor = fn if isinstance(fn, staticmethod | classmethod) else None
+        if isinstance(fn, staticmethod | classmethod):
+            fn = fn.__func__
+        if not callable(fn):
+            raise errors.DefinitionError(f"@task is for functions, and {fn!r} is none.")
+        super().__init__(fn, options)
+        self.options = task_options(self.owner, self._given)
+        condition = options.get("run_if")
+        self.run_if = condition and by_name(self.owner, "run_if", condition, self.signature)
+        """Decides whether a run happens, given the arguments of the call; None: it always does."""
+        naming = options.get("task_run_name")
+        self.run_name = run_name(self.owner, "task_run_name", naming, self.signature)
+        """Makes the name of a run from its arguments by name; None: it gets the key of its call."""
+        self.retry_condition_fn = options.get("retry_condition_fn")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
+        """Call the task: inside a flow this returns a `TaskFuture`, elsewhere the value itself."""
+        context = flow_context()
+        if context is None:
+            return self.fn(*args, **kwargs)  # type: ignore[no-any-return]  # the plain function
+        arguments = self.bind(args, kwargs)
+        return single_call(context, self, NodeKind.TASK, self.options, arguments)
+
+    def submit(
+        self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
+    ) -> TaskFuture[R]:
+        """Call the task inside a flow, with conditions that are not arguments.
+
+        Args:
+            *args: As in a call.
+            wait_for: Futures that must be over first, although nothing is taken from them.
+            run_if: Whether the call is to run at all: a truth, or a future of one. If it is false
+                the run is SKIPPED.
+            **kwargs: As in a call.
+
+        Raises:
+            DefinitionError: There is no flow here that could run it.
+        """
+        context = needed_context(
+            self.owner, "submit", f"Call `{self.name}(...)` itself to run it as a plain function."
+        )
+        arguments = self.bind(args, kwargs)
+        return single_call(
+            context,
+            self,
+            NodeKind.TASK,
+            self.options,
+            arguments,
+            wait_for=wait_for,
+            run_if=run_if,
+        )
+
+    def map(
+        self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
+    ) -> MapFuture[R]:
+        """Call the task once per item of its arguments, which are zipped.
+
+        Lists, tuples, ranges, sets, generators, arrays and series have items, and so have a
+        `MapFuture` and the future of a list, whose number of items may be known only later. Texts,
+        bytes, dicts, models and tables are given to every item whole, as is what stands in
+        `unmapped(...)`.
+
+        Args:
+            *args: As in a call, but with items.
+            wait_for: Futures that must be over before any item starts.
+            run_if: Whether the items are to run at all: a truth, or a future of one.
+            **kwargs: As in a call, but with items.
+
+        Raises:
+            MappingLengthMismatchError: The arguments have different numbers of items.
+            DefinitionError: No argument has items, or there is no flow here.
+        """
+        context = needed_context(
+            self.owner,
+            "map",
+            f"Use a list comprehension there: `[{self.name}(x) for x in items]`.",
+        )
+        arguments = self.bind(args, kwargs)
+        return mapped_call(context, self, self.options, arguments, wait_for=wait_for, run_if=run_if)
+
+    def with_options(self, **options: Unpack[TaskKeywords]) -> Self:
+        """Return a copy of the task with some options changed.
+
+        Args:
+            **options: As in `@task`; what is not given stays as it is, None means the default.
+        """
+        return type(self)(self._descriptor or self.fn, **{**self._given, **options})
+
+    def on_running(self, hook: Hook) -> Hook:
+        """Decorate a function to be called `(task, task_run, state)` when an attempt starts."""
+        return self._add_hook("on_running", hook)
+
+    def on_completion(self, hook: Hook) -> Hook:
+        """Decorate a function to be called `(task, task_run, state)` when a run has completed."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Hook) -> Hook:
+        """Decorate a function to be called `(task, task_run, state)` when a run has failed."""
+        return self._add_hook("on_failure", hook)
+
+    def hooks_for(self, state: State) -> tuple[Hook, ...]:
+        """Return the functions to call when a run of the task enters a state."""
+        return hooks_for(state, self._given, TASK_HOOKS)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(
+        self: Task[Concatenate[Any, Q], S], instance: object, owner: type | None = None
+    ) -> BoundTask[Q, S]: ...
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        if isinstance(self._descriptor, staticmethod):
+            return self
+        if isinstance(self._descriptor, classmethod):
+            return BoundTask(self, owner or type(instance))
+        return self if instance is None else BoundTask(self, instance)
+
+
+class BoundTask(Generic[Q, S]):
+    """A task that is a method, together with its object, which travels like any argument."""
+
+    def __init__(self, task: Task[..., S], instance: object) -> None:
+        """Bind a task to the object that its first parameter gets."""
+        self.task = task
+        self._instance = instance
+
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> TaskFuture[S]:
+        """Call the task; see `Task`."""
+        return self.task(self._instance, *args, **kwargs)
+
+    def submit(
+        self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
+    ) -> TaskFuture[S]:
+        """Call the task inside a flow; see `Task.submit`."""
+        return self.task.submit(self._instance, *args, wait_for=wait_for, run_if=run_if, **kwargs)
+
+    def map(
+        self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
+    ) -> MapFuture[S]:
+        """Call the task once per item; see `Task.map`."""
+        instance = unmapped(self._instance)
+        return self.task.map(instance, *args, wait_for=wait_for, run_if=run_if, **kwargs)
+
+    def with_options(self, **options: Unpack[TaskKeywords]) -> BoundTask[Q, S]:
+        """Return a copy with some options changed; see `Task.with_options`."""
+        return BoundTask(self.task.with_options(**options), self._instance)
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The plain method."""
+        return types.MethodType(self.task.fn, self._instance)
+
+
+class _TaskDecorator(Protocol):
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine's value is what counts
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(  # type: ignore[overload-overlap]  # a coroutine's value is what counts
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> Task[P, R]: ...
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(**options: Unpack[TaskKeywords]) -> _TaskDecorator: ...
+
+
+def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Declare a function as a task.
+
+    ```python
+    @task
+    def extract(region: str) -> list[int]: ...
+
+    @task(retries=3, retry_delay_seconds=[1, 10, 60], memory="2GiB")
+    def load(rows: list[int]) -> int: ...
+    ```
+
+    Args:
+        fn: The function; async functions and methods are fine.
+        **options: See `TaskKeywords`.
+
+    Returns:
+        A `Task`, or, if only options are given, a decorator.
+
+    Raises:
+        DefinitionError: The function or an option cannot be used.
+    """
+    if fn is None:
+        return lambda function: Task(function, **options)
+    return Task(fn, **options)

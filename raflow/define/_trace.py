@@ -1,0 +1,186 @@
+"""Drawing the graph of a flow without running its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
+
+from raflow import errors
+from raflow.define._requests import CallKeys, CallRequest, Registered, active_flow, active_task
+from raflow.define._where import user_line
+from raflow.model import (
+    Edge,
+    EdgeKind,
+    FlowGraph,
+    GraphNode,
+    NodeKind,
+    State,
+    StopPoint,
+    TaskRunKey,
+)
+
+if TYPE_CHECKING:
+    from raflow.define._flow import Flow
+
+_DEEPEST: Final = 50
+"""How many flows may call each other before that counts as endless."""
+
+
+class Traced(NamedTuple):
+    """A flow that is being traced."""
+
+    flow: Flow[..., Any]
+    parameters: Mapping[str, Any]
+
+
+def trace(
+    flow: Flow[..., Any], parameters: Mapping[str, Any], callers: tuple[Traced, ...] = ()
+) -> FlowGraph:
+    """Run the body of a flow with calls that only draw.
+
+    Args:
+        flow: The flow.
+        parameters: Validated ones, by name.
+        callers: The flows that led here, outermost first.
+
+    Raises:
+        CycleError: The flow calls itself without end.
+        Exception: Whatever the body raises.
+    """
+    chain = (*callers, Traced(flow, parameters))
+    _check_ends(chain)
+    context = _TracingContext(chain)
+    try:
+        _run_body(flow, parameters, context)
+    except BaseException:
+        # The body may have wrapped what stopped it (in an exception group, say).
+        if context.stopped_at is None:
+            raise
+    return context.graph()
+
+
+class _TracingContext:
+    """A `FlowContext` that draws calls and has no values."""
+
+    def __init__(self, chain: tuple[Traced, ...]) -> None:
+        self.stopped_at: StopPoint | None = None
+        self._chain = chain
+        self._keys = CallKeys()
+        self._nodes: list[GraphNode] = []
+        self._edges: list[Edge] = []
+        self._subgraphs: dict[int, FlowGraph] = {}
+
+    def graph(self) -> FlowGraph:
+        """Return what has been drawn."""
+        return FlowGraph.of(
+            self._chain[-1].flow.name,
+            self._nodes,
+            self._edges,
+            subgraphs=self._subgraphs,
+            stopped_at=self.stopped_at,
+        )
+
+    def call(self, request: CallRequest) -> Registered:
+        if self.stopped_at is not None:
+            raise errors.ValueNeeded(self.stopped_at.message)
+        node, key = len(self._nodes), self._keys.next(request.target.name)
+        subflow = request.kind is NodeKind.SUBFLOW
+        self._nodes.append(
+            GraphNode(
+                id=node,
+                key=key,
+                kind=request.kind,
+                name=request.target.name,
+                line=request.line,
+                length=None if request.items is None else len(request.items),
+                trigger_rule=request.options.trigger_rule,
+                resources=None if subflow else request.options.resources,
+            )
+        )
+        self._edges.extend(dependency.edge(node) for dependency in request.dependencies)
+        if subflow and request.runnable and not _needs_values(request):
+            self._trace_subflow(node, cast("Flow[..., Any]", request.target), request.arguments)
+        return Registered(node, key)
+
+    def length(self, node: int) -> int:
+        self._stop(node)
+
+    def state(self, run: TaskRunKey) -> State:
+        self._stop(run.node)
+
+    def result(
+        self, node: int, item: int | None, *, timeout: float | None, raise_on_failure: bool
+    ) -> Any:
+        self._stop(node)
+
+    async def result_async(self, node: int, item: int | None) -> Any:
+        self._stop(node)
+
+    def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
+        self._stop(node)
+
+    def _trace_subflow(self, node: int, flow: Flow[..., Any], arguments: Mapping[str, Any]) -> None:
+        parameters = flow.validate_arguments(arguments)
+        self._subgraphs[node] = trace(flow, parameters, self._chain)
+
+    def _stop(self, node: int) -> NoReturn:
+        key, line = self._nodes[node].key, user_line()
+        message = (
+            f"The graph is known up to {line}, where the body needs the value of {key!r}, which "
+            "only a run can give. To draw what follows as well, pass the future on instead of "
+            "waiting for it, map over it, or state the branch with `run_if=`."
+        )
+        self.stopped_at = self.stopped_at or StopPoint(key=key, line=line, message=message)
+        raise errors.ValueNeeded(message, key=key, line=line)
+
+
+def _needs_values(request: CallRequest) -> bool:
+    return any(d.kind in {EdgeKind.DATA, EdgeKind.ITEM} for d in request.dependencies)
+
+
+def _check_ends(chain: tuple[Traced, ...]) -> None:
+    *callers, last = chain
+    again = [c for c in callers if c.flow.fn is last.flow.fn]
+    if any(_same(c.parameters, last.parameters) for c in again) or len(chain) > _DEEPEST:
+        names = [traced.flow.name for traced in chain]
+        start = len(names) - 2 - names[-2::-1].index(names[-1]) if again else 0
+        raise errors.CycleError(
+            f"Flow {last.flow.name!r} calls itself without end: {' -> '.join(names[start:])}. Give "
+            "it a condition that ends the calls."
+        )
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - user values may refuse to be compared
+        return False
+
+
+def _run_body(
+    flow: Flow[..., Any], parameters: Mapping[str, Any], context: _TracingContext
+) -> None:
+    args, kwargs = flow.form.apply(parameters)
+
+    def run() -> None:
+        active_flow.set(context)
+        active_task.set(None)
+        returned = flow.fn(*args, **kwargs)
+        if flow.is_async:
+            _run_to_end(returned)
+
+    contextvars.copy_context().run(run)
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(coroutine)
+        return
+    # The loop that runs here cannot run another coroutine to its end; one of another thread can.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
