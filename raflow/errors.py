@@ -104,7 +104,7 @@ class _Described:
             **details: Facts for programs; each becomes an attribute. They must be picklable.
         """
         text = message or (type(self).__doc__ or "").partition("\n")[0]
-        super().__init__(text)
+        super().__init__(text)  # type: ignore[call-arg]  # the next class is an exception
         self.message = text
         self.details = details
 

@@ -7,7 +7,7 @@ from raflow.define._definition import Definition
 from raflow.define._flow import Flow, flow
 from raflow.define._futures import MapFuture, TaskFuture, allow_failure, unmapped
 from raflow.define._keywords import FlowKeywords, TaskKeywords
-from raflow.define._lift import fill
+from raflow.define._lift import Lifter, fill
 from raflow.define._options import FlowOptions
 from raflow.define._requests import (
     CallKeys,
@@ -36,6 +36,7 @@ __all__ = [
     "FlowKeywords",
     "FlowOptions",
     "Hole",
+    "Lifter",
     "MapFuture",
     "Registered",
     "RunOutcome",

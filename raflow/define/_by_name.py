@@ -123,13 +123,17 @@ def _check_known(owner: str, option: str, name: str, signature: inspect.Signatur
 
 
 def _defaults(signature: inspect.Signature, names: tuple[str, ...] | None) -> dict[str, Any]:
-    empty = {Parameter.VAR_POSITIONAL: (), Parameter.VAR_KEYWORD: {}}
-    return {
-        p.name: empty.get(p.kind, p.default)
-        for p in signature.parameters.values()
-        if (names is None or p.name in names)
-        and (p.kind in empty or p.default is not Parameter.empty)
-    }
+    defaults: dict[str, Any] = {}
+    for p in signature.parameters.values():
+        if names is not None and p.name not in names:
+            continue
+        if p.kind is Parameter.VAR_POSITIONAL:
+            defaults[p.name] = ()
+        elif p.kind is Parameter.VAR_KEYWORD:
+            defaults[p.name] = {}
+        elif p.default is not Parameter.empty:
+            defaults[p.name] = p.default
+    return defaults
 
 
 def _positional(signature: inspect.Signature) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from inspect import Parameter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from raflow import errors
 from raflow.define._call_form import CallForm
@@ -42,7 +42,8 @@ class Definition:
         self.signature = self._read_signature()
         self.form = CallForm.of(self.signature)
         self._simple = _simple_names(self.signature)
-        functools.update_wrapper(self, fn, updated=())
+        # So that help() and inspect show the function; a Task is none to the type checker.
+        functools.update_wrapper(cast("Callable[..., Any]", self), fn, updated=())
 
     @property
     def owner(self) -> str:

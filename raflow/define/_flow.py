@@ -35,6 +35,7 @@ from raflow.define._keywords import FlowKeywords, Hook
 from raflow.define._options import FLOW_HOOKS, FlowOptions, flow_options, hooks_for
 from raflow.define._requests import active_task
 from raflow.define._runner import RunOutcome, find_runner
+from raflow.define._task import Task
 from raflow.define._trace import trace
 from raflow.define._where import user_frame, user_line
 from raflow.model import FlowGraph, NodeKind, State
@@ -85,7 +86,7 @@ class Flow(Definition, Generic[P, R]):
         context = flow_context()
         if context is not None:
             arguments = self._parameters.bind(args, kwargs)
-            return single_call(context, self, NodeKind.SUBFLOW, PLAIN_OPTIONS, arguments)  # type: ignore[return-value]  # stands for the value
+            return single_call(context, self, NodeKind.SUBFLOW, PLAIN_OPTIONS, arguments)
         if active_task.get() is not None:
             raise errors.DefinitionError(
                 f"Flow {self.name!r} was called inside a running task at {user_line()}, where no "
@@ -190,12 +191,13 @@ class Flow(Definition, Generic[P, R]):
         """
         return trace(self, self.validate(*args, **kwargs))
 
-    def tasks(self) -> tuple[Definition, ...]:
+    def tasks(self) -> tuple[Task[..., Any] | Flow[..., Any], ...]:
         """Return the tasks and flows that the code refers to, and those that they refer to.
 
         What the body imports or makes while it runs is not among them.
         """
-        return _references.references(self)
+        found = _references.references(self)
+        return tuple(other for other in found if isinstance(other, Task | Flow))
 
     def fingerprint(self) -> str:
         """Return a hash of the code of the flow and of the tasks and flows that it refers to.

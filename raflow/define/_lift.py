@@ -50,7 +50,7 @@ class Lifter:
         Raises:
             DefinitionError: A future belongs to another flow run.
         """
-        if _is_leaf(type(value)):
+        if _is_plain(value):
             return value
         return self._lift(value, parameter, target_item, allow_failure=False)
 
@@ -137,7 +137,7 @@ def fill(arguments: Mapping[str, Any], values: Mapping[int, Any]) -> Mapping[str
 
 def _rebuilt(value: Any, change: _Change) -> Any:
     """Return a container with changed insides; the same object if nothing in it changes."""
-    if _is_leaf(type(value)):
+    if _is_plain(value):
         return value
     if isinstance(value, list):
         return _rebuilt_list(value, change)
@@ -150,6 +150,10 @@ def _rebuilt(value: Any, change: _Change) -> Any:
     if dataclasses.is_dataclass(value):
         return _rebuilt_dataclass(value, change)
     return _rebuilt_model(value, change)
+
+
+def _is_plain(value: object) -> bool:
+    return _is_leaf(type(value))  # type: ignore[arg-type]  # a class can be hashed
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,9 +9,13 @@ from raflow import errors
 from raflow.define._where import user_line
 
 _OPERATORS: Final = (
-    "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor divmod".split()
+    *("add", "and", "divmod", "floordiv", "lshift", "matmul", "mod"),
+    *("mul", "or", "pow", "rshift", "sub", "truediv", "xor"),
 )
-_NUMBERS: Final = "abs ceil complex float floor index int invert neg pos round trunc".split()
+_NUMBERS: Final = (
+    *("abs", "ceil", "complex", "float", "floor", "index"),
+    *("int", "invert", "neg", "pos", "round", "trunc"),
+)
 _USES: Final = {
     **{f"{form}{name}": "in an operation" for name in _OPERATORS for form in ("", "r", "i")},
     **dict.fromkeys(_NUMBERS, "as a number"),

@@ -15,6 +15,7 @@ from raflow.model import (
     RetryPolicy,
     Serializer,
     State,
+    StateName,
     StateType,
     TaskOptions,
     TriggerRule,
@@ -35,21 +36,23 @@ _RESOURCES: Final = (
     "runtime_env",
 )
 
-TASK_HOOKS: Final[Mapping[str, frozenset[StateType]]] = {
-    "on_running": frozenset({StateType.RUNNING}),
-    "on_completion": frozenset({StateType.COMPLETED}),
-    "on_failure": frozenset({StateType.FAILED, StateType.CRASHED}),
-}
-"""In which states the hooks of a task are called."""
 
-FLOW_HOOKS: Final[Mapping[str, frozenset[StateType]]] = {
-    "on_running": frozenset({StateType.RUNNING}),
-    "on_completion": frozenset({StateType.COMPLETED}),
-    "on_failure": frozenset({StateType.FAILED}),
-    "on_cancellation": frozenset({StateType.CANCELLED}),
-    "on_crashed": frozenset({StateType.CRASHED}),
+TASK_HOOKS: Final[Mapping[StateType, str]] = {
+    StateType.RUNNING: "on_running",
+    StateType.COMPLETED: "on_completion",
+    StateType.FAILED: "on_failure",
+    StateType.CRASHED: "on_failure",
 }
-"""In which states the hooks of a flow are called."""
+"""Which hooks of a task are called when a run enters a state."""
+
+FLOW_HOOKS: Final[Mapping[StateType, str]] = {
+    StateType.RUNNING: "on_running",
+    StateType.COMPLETED: "on_completion",
+    StateType.FAILED: "on_failure",
+    StateType.CANCELLED: "on_cancellation",
+    StateType.CRASHED: "on_crashed",
+}
+"""Which hooks of a flow are called when a run enters a state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +109,16 @@ def flow_options(owner: str, given: Mapping[str, Any]) -> FlowOptions:
 
 
 def hooks_for(
-    state: State, given: Mapping[str, Any], table: Mapping[str, frozenset[StateType]]
+    state: State, given: Mapping[str, Any], table: Mapping[StateType, str]
 ) -> tuple[Hook, ...]:
-    """Return the functions that are to be called when a run enters a state."""
-    names = (name for name, types in table.items() if state.type in types)
-    return tuple(hook for name in names for hook in given.get(name) or ())
+    """Return the functions to call when a run enters a state.
+
+    A task that did not run, because one that it needs failed, has not failed itself.
+    """
+    name = table.get(state.type)
+    if name is None or state.name is StateName.UPSTREAM_FAILED:
+        return ()
+    return tuple(given.get(name) or ())
 
 
 def _part(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

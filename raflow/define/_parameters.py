@@ -8,16 +8,20 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from inspect import Parameter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from typing_extensions import override
 
 from raflow import errors
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
 
 _CONFIG: Final = pydantic.ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 _VARIADIC: Final = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
@@ -63,7 +67,7 @@ class Parameters:
 
     def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Add the defaults of what is not given."""
-        bound = inspect.BoundArguments(self._signature, dict(arguments))  # type: ignore[arg-type]  # it wants an OrderedDict, and a dict serves
+        bound = inspect.BoundArguments(self._signature, dict(arguments))
         bound.apply_defaults()
         return dict(bound.arguments)
 
@@ -112,17 +116,17 @@ class Parameters:
             ) from error
 
     def _type_of(self, p: Parameter) -> Any:
-        declared = self._types.get(p.name, Any)
+        declared: Any = self._types.get(p.name, Any)
         if p.kind is Parameter.VAR_POSITIONAL:
-            return tuple[declared, ...]
+            return types.GenericAlias(tuple, (declared, ...))
         if p.kind is Parameter.VAR_KEYWORD:
-            return dict[str, declared]
+            return types.GenericAlias(dict, (str, declared))
         return declared
 
     @functools.cached_property
     def _types(self) -> dict[str, Any]:
         fn = inspect.unwrap(self._fn)
-        annotated = types_only(self._signature)
+        annotated = _types_only(self._signature)
         closure = dict(inspect.getclosurevars(fn).nonlocals) if inspect.isfunction(fn) else {}
         try:
             return typing.get_type_hints(
@@ -195,15 +199,16 @@ class Parameters:
 class _LenientSchema(GenerateJsonSchema):
     """Describes what JSON can describe, and leaves the rest open: a table, an object of a class."""
 
-    ignored_warning_kinds: typing.ClassVar[Any] = {"skipped-choice", "non-serializable-default"}
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - theirs
 
+    @override
     def handle_invalid_for_json_schema(
         self, schema: core_schema.CoreSchema, error_info: str
     ) -> JsonSchemaValue:
         return {}
 
 
-def types_only(signature: inspect.Signature) -> type:
+def _types_only(signature: inspect.Signature) -> type:
     """Return something that has the annotations of the parameters, and no others."""
     holder = type("Annotated", (), {})
     holder.__annotations__ = {

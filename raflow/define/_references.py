@@ -15,8 +15,7 @@ from typing import Any, Final
 from raflow.define._definition import Definition
 from raflow.define._task import BoundTask
 
-_DEPTH: Final = 8
-"""How many calls deep plain helper functions are followed."""
+_DOCUMENTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def references(definition: Definition) -> tuple[Definition, ...]:
@@ -67,9 +66,8 @@ def _normal_source(fn: Callable[..., Any]) -> str:
     except SyntaxError:  # a lambda in the middle of an expression
         return ""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree) if tree.body else ""
 
 
@@ -85,9 +83,9 @@ def _normal_bytecode(code: types.CodeType | None) -> str:
 
 def _direct(definition: Definition) -> Iterator[Definition]:
     seen: set[int] = set()
-    package = str(getattr(definition.fn, "__module__", "")).partition(".")[0]
+    package = _package_of(definition.fn)
 
-    def follow(fn: Callable[..., Any], depth: int) -> Iterator[Definition]:
+    def follow(fn: Callable[..., Any]) -> Iterator[Definition]:
         inner = inspect.unwrap(fn)
         code = getattr(inner, "__code__", None)
         if code is None or id(code) in seen:
@@ -96,11 +94,14 @@ def _direct(definition: Definition) -> Iterator[Definition]:
         for value in _reachable(inner, code):
             if isinstance(value, Definition):
                 yield value
-            elif isinstance(value, types.FunctionType) and depth < _DEPTH:
-                if value.__module__.partition(".")[0] == package:
-                    yield from follow(value, depth + 1)
+            elif isinstance(value, types.FunctionType) and _package_of(value) == package:
+                yield from follow(value)
 
-    return follow(definition.fn, 0)
+    return follow(definition.fn)
+
+
+def _package_of(fn: Callable[..., Any]) -> str:
+    return str(getattr(fn, "__module__", "")).partition(".")[0]
 
 
 def _reachable(fn: Any, code: types.CodeType) -> Iterator[Any]:

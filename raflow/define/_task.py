@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import (
     Any,
     ClassVar,
@@ -71,6 +71,7 @@ class Task(Definition, Generic[P, R]):
         self.run_name = run_name(self.owner, "task_run_name", naming, self.signature)
         """Makes the name of a run from its arguments by name; None: it gets the key of its call."""
         self.retry_condition_fn = options.get("retry_condition_fn")
+        """Asked `(task_name, exception)` after a failure; false means that no retry can help."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call the task: inside a flow this returns a `TaskFuture`, elsewhere the value itself."""
@@ -214,18 +215,14 @@ class BoundTask(Generic[Q, S]):
 
 class _TaskDecorator(Protocol):
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # a coroutine's value is what counts
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Task[P, R]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
 
 
 @overload
-def task(  # type: ignore[overload-overlap]  # a coroutine's value is what counts
-    fn: Callable[P, Coroutine[Any, Any, R]], /
-) -> Task[P, R]: ...
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 
 
 @overload

@@ -17,7 +17,6 @@ from raflow.model import (
     FlowGraph,
     GraphNode,
     NodeKind,
-    State,
     StopPoint,
     TaskRunKey,
 )
@@ -105,21 +104,19 @@ class _TracingContext:
             self._trace_subflow(node, cast("Flow[..., Any]", request.target), request.arguments)
         return Registered(node, key)
 
-    def length(self, node: int) -> int:
+    def length(self, node: int) -> NoReturn:
         self._stop(node)
 
-    def state(self, run: TaskRunKey) -> State:
+    def state(self, run: TaskRunKey) -> NoReturn:
         self._stop(run.node)
 
-    def result(
-        self, node: int, item: int | None, *, timeout: float | None, raise_on_failure: bool
-    ) -> Any:
+    def result(self, node: int, *_: Any, **__: Any) -> NoReturn:
         self._stop(node)
 
-    async def result_async(self, node: int, item: int | None) -> Any:
+    async def result_async(self, node: int, *_: Any) -> NoReturn:
         self._stop(node)
 
-    def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
+    def wait(self, node: int, *_: Any, **__: Any) -> NoReturn:
         self._stop(node)
 
     def _trace_subflow(self, node: int, flow: Flow[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -156,7 +153,7 @@ def _check_ends(chain: tuple[Traced, ...]) -> None:
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     try:
         return bool(one == other)
-    except Exception:  # noqa: BLE001 - user values may refuse to be compared
+    except Exception:  # user values may refuse to be compared
         return False
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from raflow.model._graph import Edge, EdgeKind, FlowGraph, GraphNode, NodeKind, StopPoint
-from raflow.model._graph_format import graph_from_dict
+from raflow.model._graph import FlowGraph, graph_from_dict
+from raflow.model._graph_parts import Edge, EdgeKind, GraphNode, NodeKind, StopPoint
 from raflow.model._logs import LogLine, decode_log, encode_log
 from raflow.model._options import ResultPolicy, Serializer, TaskOptions, TriggerRule
 from raflow.model._palette import PALETTE, StateLook

@@ -5,85 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 from raflow import errors
-from raflow.model._options import TriggerRule
-from raflow.model._resources import Resources
-
-
-class NodeKind(StrEnum):
-    """What a node of the graph stands for."""
-
-    TASK = "task"
-    MAP = "map"
-    SUBFLOW = "subflow"
-
-
-class EdgeKind(StrEnum):
-    """How one node depends on another."""
-
-    DATA = "data"
-    """The whole value feeds a parameter. The value of a map is the list of its items' values."""
-    ITEM = "item"
-    """The target is mapped: item i is fed by item i of the source, a map or a list."""
-    ORDER = "order"
-    """The target waits for the source and takes nothing from it (`wait_for`)."""
-    CONDITION = "condition"
-    """The target runs only if the value of the source is true (`run_if`)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphNode:
-    """One task call, mapped call or subflow call."""
-
-    id: int
-    """Position in the order of calls, from 0."""
-    key: str
-    """Readable and unique in the graph: the task's name and a count, such as `extract-0`."""
-    kind: NodeKind
-    name: str
-    """The name of the task or flow."""
-    label: str = ""
-    """The name of this run, if the task names its runs. Default: the key."""
-    line: str = ""
-    """Where the call stands: `file.py:12`."""
-    length: int | None = None
-    """Number of items of a map, if it is known."""
-    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
-    resources: Resources | None = None
-    """What one call asks for; None for a subflow."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
-    """A dependency of one node on another."""
-
-    source: int
-    """Id of the node that is waited for."""
-    target: int
-    """Id of the node that waits."""
-    kind: EdgeKind = EdgeKind.DATA
-    parameter: str = ""
-    """The parameter of the target that the value feeds; empty for ORDER."""
-    source_item: int | None = None
-    """The one item of a mapped source that is meant. None: all of it."""
-    target_item: int | None = None
-    """The one item of a mapped target that waits. None: all of them."""
-    allow_failure: bool = False
-    """The target takes the source's exception as value if the source failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopPoint:
-    """Where tracing had to stop, because the body needs a value that only a run can give."""
-
-    key: str
-    """Key of the node whose value is needed."""
-    line: str
-    """Where the body asked for it: `file.py:12`."""
-    message: str
+from raflow.model import _graph_format
+from raflow.model._graph_parts import Edge, GraphNode, StopPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,14 +98,10 @@ class FlowGraph:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the graph as JSON-ready data; `raflow.model.graph_from_dict` reads it back."""
-        from raflow.model import _graph_format
-
         return _graph_format.to_dict(self)
 
     def to_json(self) -> str:
         """Return the graph as JSON text."""
-        from raflow.model import _graph_format
-
         return _graph_format.to_json(self)
 
     def to_mermaid(self, states: Mapping[int, str] | None = None) -> str:
@@ -188,12 +110,31 @@ class FlowGraph:
         Args:
             states: State type per node id; colours the nodes. Default: no colours.
         """
-        from raflow.model import _graph_format
-
         return _graph_format.to_mermaid(self, states or {})
 
     def to_dot(self, states: Mapping[int, str] | None = None) -> str:
         """Return the graph as Graphviz DOT; see `to_mermaid`."""
-        from raflow.model import _graph_format
-
         return _graph_format.to_dot(self, states or {})
+
+
+def graph_from_dict(data: Mapping[str, Any]) -> FlowGraph:
+    """Read what `FlowGraph.to_dict` wrote.
+
+    A scheduling strategy that is an object comes back as its text.
+
+    Raises:
+        DefinitionError: The data is not a graph.
+        CycleError: Its nodes depend on each other in a circle.
+    """
+    try:
+        return FlowGraph.of(
+            data["flow"],
+            [_graph_format.node_from_dict(node) for node in data["nodes"]],
+            [_graph_format.edge_from_dict(edge) for edge in data["edges"]],
+            subgraphs={int(n): graph_from_dict(sub) for n, sub in data["subgraphs"].items()},
+            stopped_at=StopPoint(**data["stopped_at"]) if data["stopped_at"] else None,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise errors.DefinitionError(
+            f"This is not a graph that raflow wrote: {type(error).__name__}: {error}."
+        ) from error

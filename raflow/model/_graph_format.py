@@ -5,17 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from raflow import errors
-from raflow.model._graph import Edge, EdgeKind, FlowGraph, GraphNode, NodeKind, StopPoint
+from raflow.model._graph_parts import Edge, EdgeKind, GraphNode, NodeKind, StopPoint
 from raflow.model._options import TriggerRule
 from raflow.model._palette import PALETTE
 from raflow.model._resources import Resources
 from raflow.model._state import StateType
 
 
-def to_dict(graph: FlowGraph) -> dict[str, Any]:
+class Graph(Protocol):
+    """A `FlowGraph`, as far as its forms are concerned."""
+
+    @property
+    def flow(self) -> str: ...
+    @property
+    def nodes(self) -> tuple[GraphNode, ...]: ...
+    @property
+    def edges(self) -> tuple[Edge, ...]: ...
+    @property
+    def subgraphs(self) -> Mapping[int, Graph]: ...
+    @property
+    def stopped_at(self) -> StopPoint | None: ...
+
+
+def to_dict(graph: Graph) -> dict[str, Any]:
     """Return the graph as JSON-ready data."""
     return {
         "flow": graph.flow,
@@ -26,32 +40,9 @@ def to_dict(graph: FlowGraph) -> dict[str, Any]:
     }
 
 
-def to_json(graph: FlowGraph) -> str:
+def to_json(graph: Graph) -> str:
     """Return the graph as JSON text."""
     return json.dumps(to_dict(graph), indent=2)
-
-
-def graph_from_dict(data: Mapping[str, Any]) -> FlowGraph:
-    """Read what `FlowGraph.to_dict` wrote.
-
-    A scheduling strategy that is an object comes back as its text.
-
-    Raises:
-        DefinitionError: The data is not a graph.
-        CycleError: Its nodes depend on each other in a circle.
-    """
-    try:
-        return FlowGraph.of(
-            data["flow"],
-            [_node_from_dict(node) for node in data["nodes"]],
-            [Edge(**{**edge, "kind": EdgeKind(edge["kind"])}) for edge in data["edges"]],
-            subgraphs={int(n): graph_from_dict(sub) for n, sub in data["subgraphs"].items()},
-            stopped_at=StopPoint(**data["stopped_at"]) if data["stopped_at"] else None,
-        )
-    except (AttributeError, KeyError, TypeError) as error:
-        raise errors.DefinitionError(
-            f"This is not a graph that raflow wrote: {type(error).__name__}: {error}."
-        ) from error
 
 
 def _node_to_dict(node: GraphNode) -> dict[str, Any]:
@@ -66,7 +57,8 @@ def _node_to_dict(node: GraphNode) -> dict[str, Any]:
     return asdict(node) | kinds | {"resources": resources}
 
 
-def _node_from_dict(data: Mapping[str, Any]) -> GraphNode:
+def node_from_dict(data: Mapping[str, Any]) -> GraphNode:
+    """Read a node that `to_dict` wrote; raises `KeyError` and the like if it did not."""
     resources = data["resources"] and Resources(
         **{
             **data["resources"],
@@ -78,6 +70,11 @@ def _node_from_dict(data: Mapping[str, Any]) -> GraphNode:
     return GraphNode(**{**data, **kinds, "resources": resources})
 
 
+def edge_from_dict(data: Mapping[str, Any]) -> Edge:
+    """Read an edge that `to_dict` wrote; raises `KeyError` and the like if it did not."""
+    return Edge(**{**data, "kind": EdgeKind(data["kind"])})
+
+
 class _Line(NamedTuple):
     """An edge as it is drawn: edges of single items between the same two nodes are one line."""
 
@@ -87,7 +84,7 @@ class _Line(NamedTuple):
     label: str
 
 
-def _lines(graph: FlowGraph) -> Iterable[_Line]:
+def _lines(graph: Graph) -> Iterable[_Line]:
     return dict.fromkeys(_line(edge) for edge in graph.edges)
 
 
@@ -113,13 +110,13 @@ _MERMAID_SHAPES: Final = {
 }
 
 
-def to_mermaid(graph: FlowGraph, states: Mapping[int, str]) -> str:
+def to_mermaid(graph: Graph, states: Mapping[int, str]) -> str:
     """Draw the graph as a Mermaid flowchart; `states` gives state types by node id."""
     drawn = ["flowchart TD", *_mermaid_body(graph, "n", "  "), *_mermaid_colours(graph, states)]
     return "\n".join(drawn) + "\n"
 
 
-def _mermaid_body(graph: FlowGraph, prefix: str, indent: str) -> Iterator[str]:
+def _mermaid_body(graph: Graph, prefix: str, indent: str) -> Iterator[str]:
     for node in graph.nodes:
         name = f"{prefix}{node.id}"
         inner = graph.subgraphs.get(node.id)
@@ -137,7 +134,7 @@ def _mermaid_body(graph: FlowGraph, prefix: str, indent: str) -> Iterator[str]:
     yield from _mermaid_stop(graph, prefix, indent)
 
 
-def _mermaid_stop(graph: FlowGraph, prefix: str, indent: str) -> Iterator[str]:
+def _mermaid_stop(graph: Graph, prefix: str, indent: str) -> Iterator[str]:
     if graph.stopped_at is None:
         return
     text = f"unknown from {graph.stopped_at.line} on"
@@ -147,7 +144,7 @@ def _mermaid_stop(graph: FlowGraph, prefix: str, indent: str) -> Iterator[str]:
             yield f"{indent}{prefix}{node.id} -.-> {prefix}stop"
 
 
-def _mermaid_colours(graph: FlowGraph, states: Mapping[int, str]) -> Iterator[str]:
+def _mermaid_colours(graph: Graph, states: Mapping[int, str]) -> Iterator[str]:
     for state, look in PALETTE.items():
         names = [f"n{node.id}" for node in graph.nodes if _state_of(node, states) is state]
         if names:
@@ -172,15 +169,13 @@ _PLAIN: Final = frozenset(" -_.,:()[]/×?=")  # noqa: RUF001 - a sign
 _DOT_SHAPES: Final = {NodeKind.TASK: "box", NodeKind.MAP: "box3d", NodeKind.SUBFLOW: "hexagon"}
 
 
-def to_dot(graph: FlowGraph, states: Mapping[int, str]) -> str:
+def to_dot(graph: Graph, states: Mapping[int, str]) -> str:
     """Draw the graph in Graphviz DOT; `states` gives state types by node id."""
     head = [f"digraph {_dot_text(graph.flow)} {{", '  node [shape=box, fontname="sans-serif"];']
     return "\n".join([*head, *_dot_body(graph, "n", "  ", states), "}"]) + "\n"
 
 
-def _dot_body(
-    graph: FlowGraph, prefix: str, indent: str, states: Mapping[int, str]
-) -> Iterator[str]:
+def _dot_body(graph: Graph, prefix: str, indent: str, states: Mapping[int, str]) -> Iterator[str]:
     for node in graph.nodes:
         name = f"{prefix}{node.id}"
         inner = graph.subgraphs.get(node.id)

@@ -13,8 +13,8 @@ class StateLook(NamedTuple):
     """The colour and the sign of a state type; the sign alone tells every type apart."""
 
     fill: str
-    """Background, as `#rrggbb`; no two types that mean different things look alike to people who see
-    red and green as one (the colours are Okabe and Ito's)."""
+    """Background, as `#rrggbb`. The colours are Okabe and Ito's, which colour-blind people can tell
+    apart."""
     ink: str
     """Colour of a text on that background."""
     icon: str

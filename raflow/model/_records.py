@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from raflow.model._graph import Edge, GraphNode
+from raflow.model._graph_parts import Edge, GraphNode
 from raflow.model._report import ErrorInfo, Outcome, ResultInfo, TaskRunKey
 from raflow.model._state import State
 
