@@ -22,6 +22,7 @@ from raflow.execute._backend import (
     TaskFunction,
     ValueRef,
 )
+from raflow.execute._capture import Capture, Sink, Sinking
 
 __all__ = [
     "Backend",
@@ -31,6 +32,7 @@ __all__ = [
     "BatchSpec",
     "Call",
     "CallStarted",
+    "Capture",
     "FunctionHandle",
     "InputSource",
     "Known",
@@ -40,6 +42,8 @@ __all__ = [
     "ResultKeeper",
     "RunEnvironment",
     "Session",
+    "Sink",
+    "Sinking",
     "TaskFunction",
     "ValueRef",
 ]

@@ -1,41 +1,35 @@
-"""Keeps what the body of a flow logs."""
+"""Keeps what the body of a flow prints and logs."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from types import TracebackType
+import contextlib
+from collections.abc import Callable, Iterator
 
-from raflow.define import FlowContext, active_flow, active_task
+from raflow.execute import Capture, Sink, Sinking
 from raflow.model import LogLine
 
 
-class BodyLog(logging.Handler):
-    """Hands on the `logging` records of one flow's body while it is entered.
+class _BodySink(Sink):
+    """Hands on each line when it is complete, because a body may run for days."""
 
-    Only records made in the body itself count: those of its tasks are kept where the tasks run.
-    """
-
-    def __init__(self, context: FlowContext, level: int, keep: Callable[[LogLine], None]) -> None:
-        """Hand the lines of this context's body to `keep`."""
-        super().__init__(level)
-        self._context = context
+    def __init__(self, *, prints: bool, level: int, keep: Callable[[LogLine], None]) -> None:
+        super().__init__(prints=prints, level=level)
         self._keep = keep
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record, a line of log for each line of text."""
-        if active_flow.get() is not self._context or active_task.get() is not None:
-            return
-        for text in self.format(record).splitlines():
-            self._keep(LogLine(record.created, record.levelno, record.name, text))
+    def _add(self, line: LogLine) -> None:
+        self._keep(line)
 
-    def __enter__(self) -> None:
-        logging.getLogger().addHandler(self)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        logging.getLogger().removeHandler(self)
+@contextlib.contextmanager
+def body_log(*, prints: bool, level: int, keep: Callable[[LogLine], None]) -> Iterator[None]:
+    """Hand the lines that this context prints and logs to `keep`, besides where they go anyway.
+
+    Args:
+        prints: Whether what is printed counts, besides what is logged.
+        level: Lowest level of log records that count.
+        keep: Called with each line.
+    """
+    sink = _BodySink(prints=prints, level=level, keep=keep)
+    with Capture(level), Sinking(sink, whole_process=False):
+        yield
+    sink.close()

@@ -76,8 +76,7 @@ class Children:
         flow = request.target
         assert isinstance(flow, Flow)
         values = {edge: self._value(source) for edge, source in inputs.items()}
-        args, kwargs = flow.form.apply(fill(request.arguments, values))
-        parameters = flow.validate(*args, **kwargs)
+        parameters = flow.validate_arguments(fill(request.arguments, values))
         parent = Parent(self._driver.history.flow_run.id, run.node)
         with self._lock:
             if run in self._cancelled:

@@ -37,7 +37,7 @@ class RunContext:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._counts: dict[str, int] = defaultdict(int)
-        self._functions: dict[str, execute.FunctionHandle] = {}
+        self._functions: dict[int, execute.FunctionHandle] = {}
         self._feasible: set[Resources] = set()
 
     def call(self, request: CallRequest) -> Registered:
@@ -74,18 +74,19 @@ class RunContext:
         return self._function(request.target), shared, items
 
     def _function(self, task: Task[..., Any]) -> execute.FunctionHandle:
-        handle = self._functions.get(task.key)
+        """Make a task known to the backend, once; its entry keeps it alive, and so its `id`."""
+        handle = self._functions.get(id(task))
         if handle is None:
             function = execute.TaskFunction(
                 name=task.name,
-                key=task.key,
+                key=f"{self._driver.history.flow_run.id}/{len(self._functions)}",
                 fn=task.fn,
                 form=task.form,
                 run_if=task.run_if,
                 retry_condition_fn=task.retry_condition_fn,
-                task_run_name=task.task_run_name,
+                task_run_name=task.run_name,
             )
-            handle = self._functions[task.key] = self._driver.session.register(function)
+            handle = self._functions[id(task)] = self._driver.session.register(function)
         return handle
 
     def length(self, node: int) -> int:
@@ -199,8 +200,12 @@ async def wait_async(future: Future[Any]) -> None:
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
     def done(_: Future[Any]) -> None:
-        loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+        loop.call_soon_threadsafe(wake)
 
     future.add_done_callback(done)
     await waiter

@@ -191,8 +191,8 @@ class Driver:
                 self.history.child_started(run, flow_run_id)
                 self._feed(engine.CallBegan(at=self._clock(), run=run, attempt=1))
             case ChildEnded(event, value, error):
-                outcome = self.outcomes.get(event.run)
-                outcome.value, outcome.exception = execute.Known(value), error
+                child = self.outcomes.get(event.run)
+                child.value, child.exception = execute.Known(value), error
                 self._feed(event)
             case LogWritten(line):
                 self._keep_line(line)

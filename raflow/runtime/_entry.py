@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from raflow import config
-from raflow.define import Flow
+from raflow.define import Flow, Task
 from raflow.model import Capacity
 from raflow.results import check_storage, signing_key
 from raflow.runtime._backends import backend as open_backend
@@ -138,7 +138,8 @@ def check_tasks(flow: Flow[..., Any], capacity: Capacity) -> None:
         InfeasibleResourcesError: Names the task, the hint and the remedy.
     """
     for task in flow.tasks():
-        check_feasible(task.name, task.options.resources, capacity)
+        if isinstance(task, Task):
+            check_feasible(task.name, task.options.resources, capacity)
 
 
 def check_storages(flow: Flow[..., Any], settings: config.Settings) -> None:
@@ -147,6 +148,7 @@ def check_storages(flow: Flow[..., Any], settings: config.Settings) -> None:
     Raises:
         ResultStorageError: Names the storage and the remedy.
     """
-    own = {task.options.result.storage for task in flow.tasks()} | {flow.options.result.storage}
+    declared = [flow, *(found for found in flow.tasks() if isinstance(found, Task | Flow))]
+    own = {found.options.result.storage for found in declared}
     for storage in {settings.results, *filter(None, own)}:
         check_storage(storage)

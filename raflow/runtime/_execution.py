@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from raflow import engine, errors, execute
@@ -20,7 +21,7 @@ from raflow.model import (
     next_flow_run_state,
 )
 from raflow.results import Keeper
-from raflow.runtime._body_log import BodyLog
+from raflow.runtime._body_log import body_log
 from raflow.runtime._children import Children
 from raflow.runtime._context import RunContext, wait_async
 from raflow.runtime._driver import Driver, LogWritten
@@ -157,9 +158,12 @@ class Execution:
             self._driver.cancel_at(now + self._flow.options.timeout_seconds, TIME_IS_UP)
         self._driver.start(self._children)
 
-    def _body_log(self) -> BodyLog:
-        level = self._scope.settings.log_number
-        return BodyLog(self._context, level, lambda line: self._driver.post(LogWritten(line)))
+    def _body_log(self) -> AbstractContextManager[None]:
+        return body_log(
+            prints=self._flow.options.log_prints,
+            level=self._scope.settings.log_number,
+            keep=lambda line: self._driver.post(LogWritten(line)),
+        )
 
     def _call_body(self) -> Any:
         args, kwargs = self._flow.form.apply(self._parameters)

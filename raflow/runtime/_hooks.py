@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from raflow.define import Flow, Task
-from raflow.model import FlowRun, State, StateName, StateType, TaskRun
+from raflow.model import FlowRun, State, TaskRun
 from raflow.runtime._observer import Observer
 
 _LOG = logging.getLogger("raflow.hooks")
-
-_Hook = Callable[[Any, Any, State], object]
 
 
 class Hooks(Observer):
@@ -25,8 +24,9 @@ class Hooks(Observer):
 
     def __init__(self, flow: Flow[..., Any]) -> None:
         """Take the hooks of a flow, of its subflows and of their tasks."""
-        self._flows = {found.name: found for found in (flow, *flow.subflows())}
-        self._tasks = {task.name: task for task in flow.tasks()}
+        known = (flow, *flow.tasks())
+        self._flows = {found.name: found for found in known if isinstance(found, Flow)}
+        self._tasks = {found.name: found for found in known if isinstance(found, Task)}
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -34,13 +34,13 @@ class Hooks(Observer):
         """Call the hooks of the flow for this state."""
         flow = self._flows.get(run.flow)
         if flow is not None:
-            self._call(flow, run, run.state, _FLOW_HOOKS)
+            self._call(flow, run, run.state)
 
     def task_run_changed(self, run: TaskRun) -> None:
         """Call the hooks of the task for this state."""
         task = self._tasks.get(run.task)
         if task is not None:
-            self._call(task, run, run.state, _TASK_HOOKS)
+            self._call(task, run, run.state)
 
     def close(self) -> None:
         """Wait until every hook that is due has been called."""
@@ -49,19 +49,11 @@ class Hooks(Observer):
             self._thread.join()
 
     def _call(
-        self,
-        owner: Flow[..., Any] | Task[..., Any],
-        run: FlowRun | TaskRun,
-        state: State,
-        names: Mapping[StateType, str],
+        self, owner: Flow[..., Any] | Task[..., Any], run: FlowRun | TaskRun, state: State
     ) -> None:
-        name = names.get(state.type)
-        if name is None or state.name is StateName.UPSTREAM_FAILED:
-            return
-        hooks: Iterable[_Hook] = getattr(owner.hooks, name)
-        for hook in hooks:
+        for hook in owner.hooks_for(state):
             self._start()
-            self._queue.put(lambda hook=hook: hook(owner, run, state))  # type: ignore[misc]
+            self._queue.put(functools.partial(hook, owner, run, state))
 
     def _start(self) -> None:
         if self._thread is None:
@@ -74,18 +66,3 @@ class Hooks(Observer):
                 call()
             except Exception:
                 _LOG.exception("A hook failed; the run goes on.")
-
-
-_TASK_HOOKS: Final = {
-    StateType.RUNNING: "on_running",
-    StateType.COMPLETED: "on_completion",
-    StateType.FAILED: "on_failure",
-    StateType.CRASHED: "on_failure",
-}
-_FLOW_HOOKS: Final = {
-    StateType.RUNNING: "on_running",
-    StateType.COMPLETED: "on_completion",
-    StateType.FAILED: "on_failure",
-    StateType.CRASHED: "on_crashed",
-    StateType.CANCELLED: "on_cancellation",
-}

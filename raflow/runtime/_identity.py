@@ -46,11 +46,11 @@ def new_flow_run(
         id=run_id,
         flow=flow.name,
         fingerprint=version.fingerprint,
-        name=name or flow.run_name(parameters) or f"{flow.name}-{run_id[-6:]}",
+        name=name or _given_name(flow, parameters) or f"{flow.name}-{run_id[-6:]}",
         state=State(name=StateName.PENDING, at=now),
         parameters={key: to_json(value) for key, value in parameters.items()},
         created_at=now,
-        tags=flow.tags,
+        tags=flow.options.tags,
         host=socket.gethostname(),
         pid=os.getpid(),
         versions={
@@ -59,6 +59,10 @@ def new_flow_run(
             "ray": version_of("ray"),
         },
     )
+
+
+def _given_name(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> str:
+    return flow.run_name(parameters) if flow.run_name else ""
 
 
 def to_json(value: object) -> object:

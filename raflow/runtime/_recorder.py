@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from raflow import errors
 from raflow.model import (
@@ -21,6 +22,8 @@ from raflow.model import (
     TaskRunKey,
     decode_log,
 )
+
+T = TypeVar("T")
 
 _GROUP_SECONDS: Final = 0.05
 _GROUP_RECORDS: Final = 5_000
@@ -62,8 +65,8 @@ class Recorder:
     """Writes the history of a flow run and its subflows in groups, while the run goes on.
 
     Of several records of one run that wait together only the newest is written: each is a whole
-    row. While the store cannot be written, records wait in a bounded queue and the run slows down to the
-    pace of that queue; after half a minute the recorder gives up and `flush` raises.
+    row. While the store cannot be written, records wait in a bounded queue and the run slows down
+    to the pace of that queue; after half a minute the recorder gives up and `flush` raises.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -142,7 +145,9 @@ class Recorder:
             if isinstance(item, _Row):
                 rows[item.flow_run_id].append(item.record)
             elif isinstance(item, _Log):
-                self._persist(lambda log=item: rows[log.flow_run_id].append(self._store_log(log)))
+                segment = self._persist(functools.partial(self._store_log, item))
+                if segment is not None:
+                    rows[item.flow_run_id].append(segment)
         for flow_run_id, records in rows.items():
             batch = RecordBatch(
                 flow_run_id=flow_run_id,
@@ -150,7 +155,7 @@ class Recorder:
                 records=newest(records),
             )
             self._next_batch[flow_run_id] += 1
-            self._persist(lambda batch=batch: self._sink.apply(batch))
+            self._persist(functools.partial(self._sink.apply, batch))
 
     def _store_log(self, log: _Log) -> LogSegment:
         lines = decode_log(log.blob)
@@ -171,23 +176,21 @@ class Recorder:
             level=_highest_level(lines),
         )
 
-    def _persist(self, write: Callable[[], object]) -> None:
-        """Write, again and again if need be; batches are idempotent, so that is safe."""
+    def _persist(self, write: Callable[[], T]) -> T | None:
+        """Write, again and again if need be: batches are idempotent, so that is safe."""
         if self._error is not None:
-            return
+            return None
         deadline = time.monotonic() + _PATIENCE_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                write()
+                return write()
             except errors.RaflowError as error:
                 if time.monotonic() + pause > deadline:
                     self._error = error
-                    return
+                    return None
                 time.sleep(pause)
                 pause *= 2
-            else:
-                return
 
 
 def newest(records: Iterable[Record]) -> tuple[Record, ...]:

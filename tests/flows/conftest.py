@@ -1,0 +1,80 @@
+"""The worlds that flows run in: each backend with each database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from raflow import config, runtime
+from raflow.model import Attempt, FlowRun, LogLine, TaskRun
+from raflow.store import Store
+from tests.store.conftest import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the flows of a test run, and where to look at what they left."""
+
+    backend: str
+    database: str
+
+    @property
+    def store(self) -> Store:
+        settings = config.load()
+        return Store.open(settings.database, log_dir=settings.logs)
+
+    def last_run(self, flow: str | None = None) -> FlowRun:
+        with self.store as store:
+            return store.flow_runs(flow=flow, limit=1)[0]
+
+    def task_runs(self) -> dict[str, TaskRun]:
+        """The task runs of the last root run, by label."""
+        with self.store as store:
+            run = store.find_flow_run("latest")
+            return {task_run.label: task_run for task_run in store.task_runs(run.id)}
+
+    def attempts(self, label: str) -> list[Attempt]:
+        with self.store as store:
+            run = store.find_flow_run("latest")
+            key = next(t.key for t in store.task_runs(run.id) if t.label == label)
+            return store.attempts(run.id, key=key)
+
+    def log(self, label: str | None = None) -> list[LogLine]:
+        """The log lines of a task run, or (None) of the body."""
+        with self.store as store:
+            run = store.find_flow_run("latest")
+            keys = {t.label: t.key for t in store.task_runs(run.id)}
+            wanted = keys[label] if label else None
+            segments = [s for s in store.log_segments(run.id) if s.key == wanted]
+            return [line for segment in segments for line in store.read_log(segment)]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("local", "sqlite"), id="local-sqlite"),
+        pytest.param(("ray", "sqlite"), id="ray-sqlite", marks=pytest.mark.ray),
+        pytest.param(("local", "postgres"), id="local-postgres", marks=pytest.mark.postgres),
+        pytest.param(
+            ("ray", "postgres"), id="ray-postgres", marks=[pytest.mark.ray, pytest.mark.postgres]
+        ),
+    ]
+)
+def world(
+    request: pytest.FixtureRequest, raflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    backend, database = request.param
+    monkeypatch.setenv("RAFLOW_BACKEND", backend)
+    if database == "postgres":
+        monkeypatch.setenv("RAFLOW_DATABASE_URL", request.getfixturevalue("postgres_url"))
+    yield World(backend, database)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _close_backends() -> Iterator[None]:
+    yield
+    runtime.shutdown()
