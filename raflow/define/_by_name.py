@@ -26,11 +26,16 @@ class ByName:
     """What they are where the call says nothing."""
     positional: tuple[str, ...]
     """The parameters of the task or flow that may be given by position, in order."""
+    rest: str | None = None
+    """Name of `*rest` of the task or flow."""
     takes_all: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it with what it needs of a call of the task or flow."""
-        return self.of(dict(zip(self.positional, args, strict=False)) | kwargs)
+        arguments = dict(zip(self.positional, args, strict=False)) | kwargs
+        if self.rest:
+            arguments[self.rest] = args[len(self.positional) :]
+        return self.of(arguments)
 
     def of(self, arguments: Mapping[str, Any]) -> Any:
         """Call it with what it needs of arguments by name."""
@@ -66,7 +71,8 @@ def by_name(
         fn=fn,
         names=names,
         defaults=_defaults(signature, None if takes_all else names),
-        positional=_positional(signature),
+        positional=_names(signature, Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD),
+        rest=next(iter(_names(signature, Parameter.VAR_POSITIONAL)), None),
         takes_all=takes_all,
     )
 
@@ -136,6 +142,5 @@ def _defaults(signature: inspect.Signature, names: tuple[str, ...] | None) -> di
     return defaults
 
 
-def _positional(signature: inspect.Signature) -> tuple[str, ...]:
-    kinds = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
+def _names(signature: inspect.Signature, *kinds: object) -> tuple[str, ...]:
     return tuple(p.name for p in signature.parameters.values() if p.kind in kinds)

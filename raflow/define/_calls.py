@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from raflow import errors
 from raflow.define._futures import AllowFailure, MapFuture, TaskFuture
@@ -15,9 +15,9 @@ from raflow.model import EdgeKind, NodeKind, TaskOptions
 if TYPE_CHECKING:
     from raflow.define._definition import Definition
 
-Condition = bool | TaskFuture[Any] | MapFuture[Any] | None
+Condition: TypeAlias = bool | TaskFuture[Any] | MapFuture[Any] | None
 """What `run_if` of one call takes."""
-Awaited = Iterable[Any] | TaskFuture[Any] | MapFuture[Any] | None
+Awaited: TypeAlias = Iterable[Any] | TaskFuture[Any] | MapFuture[Any] | None
 """What `wait_for` takes: futures, in lists if there are several."""
 
 PLAIN_OPTIONS: Final = TaskOptions()
@@ -61,7 +61,12 @@ def single_call(
 ) -> TaskFuture[Any]:
     """Make one call of a task or a subflow."""
     lifter = Lifter(context, target.owner)
-    lifted = {name: lifter.lift(value, name) for name, value in arguments.items()}
+    lifted = {
+        name: {key: lifter.lift(inner, key) for key, inner in value.items()}
+        if name == target.form.options
+        else lifter.lift(value, name)
+        for name, value in arguments.items()
+    }
     runnable = add_conditions(lifter, target.owner, wait_for, run_if)
     line = user_line()
     node, key = context.call(

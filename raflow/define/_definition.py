@@ -34,6 +34,10 @@ class Definition:
     """How arguments by name become a call of `fn`."""
 
     def __init__(self, fn: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        if isinstance(fn, Definition):
+            raise errors.DefinitionError(f"{fn.owner} is a {fn.kind} already.")
+        if not callable(fn):
+            raise errors.DefinitionError(f"@{self.kind} is for functions, and {fn!r} is none.")
         self.fn = fn
         self._given = dict(options)
         self.name = options.get("name") or _name_of(fn)
@@ -51,9 +55,14 @@ class Definition:
         return f"{self.kind.capitalize()} {self.name!r}"
 
     @property
+    def declaration(self) -> str:
+        """Name and signature, for errors: `load(rows: list[int], mode: str = 'add')`."""
+        return f"{self.name}{signature_text(self.signature)}"
+
+    @property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
-        return inspect.iscoroutinefunction(inspect.unwrap(self.fn))
+        return inspect.iscoroutinefunction(self.fn)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by parameter name, without defaults.
@@ -74,7 +83,7 @@ class Definition:
         except TypeError as error:
             raise TypeError(
                 f"{self.owner} cannot be called like this: {error}. It is declared as "
-                f"{self.name}{self.signature}."
+                f"{self.declaration}."
             ) from None
 
     def _read_signature(self) -> inspect.Signature:
@@ -111,6 +120,22 @@ class Definition:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def signature_text(signature: inspect.Signature) -> str:
+    """Return a signature as its author wrote it, with types that are texts out of their quotes."""
+    bare = [
+        p.replace(annotation=_Bare(p.annotation)) if isinstance(p.annotation, str) else p
+        for p in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=bare, return_annotation=Parameter.empty))
+
+
+class _Bare(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class _Simple:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import (
@@ -32,6 +31,7 @@ from raflow.define._calls import (
 from raflow.define._definition import Definition
 from raflow.define._futures import TaskFuture
 from raflow.define._keywords import FlowKeywords, Hook
+from raflow.define._loop import run_to_end
 from raflow.define._options import FLOW_HOOKS, FlowOptions, flow_options, hooks_for
 from raflow.define._requests import active_task
 from raflow.define._runner import RunOutcome, find_runner
@@ -66,8 +66,6 @@ class Flow(Definition, Generic[P, R]):
         Raises:
             DefinitionError: The function or an option cannot be used.
         """
-        if not callable(fn):
-            raise errors.DefinitionError(f"@flow is for functions, and {fn!r} is none.")
         super().__init__(fn, options)
         self.options = flow_options(self.owner, self._given)
         naming = options.get("flow_run_name")
@@ -107,7 +105,7 @@ class Flow(Definition, Generic[P, R]):
         """
         parameters = self.validate(*args, **kwargs)
         if self.is_async:
-            return asyncio.run(find_runner().run_flow_async(self, parameters))
+            return run_to_end(find_runner().run_flow_async(self, parameters))
         return find_runner().run_flow(self, parameters)
 
     @overload
@@ -217,7 +215,9 @@ class Flow(Definition, Generic[P, R]):
         Args:
             **options: As in `@flow`; what is not given stays as it is, None means the default.
         """
-        return type(self)(self.fn, **{**self._given, **options})
+        changed = type(self)(self.fn, **{**self._given, **options})
+        changed._around = self._around
+        return changed
 
     def on_running(self, hook: Hook) -> Hook:
         """Decorate a function to be called `(flow, flow_run, state)` when a run starts."""
@@ -252,7 +252,7 @@ class Flow(Definition, Generic[P, R]):
         if self._checker is None:
             # Importing it imports pydantic, which would make `import raflow` slow.
             module = importlib.import_module("raflow.define._parameters")
-            self._checker = module.Parameters(self.name, self.fn, self.signature, self._around)
+            self._checker = module.Parameters(self, self._around)
         return self._checker
 
 

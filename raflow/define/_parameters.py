@@ -10,7 +10,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from typing_extensions import override
 
 from raflow import errors
+from raflow.define._definition import Definition
 
 if TYPE_CHECKING:
     from pydantic_core import core_schema
@@ -30,24 +31,16 @@ _VARIADIC: Final = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
 class Parameters:
     """Checks the parameters of one flow."""
 
-    def __init__(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        signature: inspect.Signature,
-        around: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, definition: Definition, around: Mapping[str, Any]) -> None:
         """Take a flow.
 
         Args:
-            name: The flow's name, for errors.
-            fn: Its function.
-            signature: Of that function.
+            definition: The flow.
             around: Names from around its definition that the types may need.
         """
-        self._name = name
-        self._fn = fn
-        self._signature = signature
+        self._definition = definition
+        self._owner = definition.owner
+        self._signature = definition.signature
         self._around = around
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +55,7 @@ class Parameters:
             for name in kwargs:
                 self._check_known(name)
             raise errors.ParameterError(
-                f"Flow {self._name!r} cannot run with these parameters: {error}. {self._declared()}"
+                f"{self._owner} cannot run with these parameters: {error}. {self._declared()}"
             ) from None
 
     def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +88,7 @@ class Parameters:
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the parameters."""
         schema = self._model.model_json_schema(schema_generator=_LenientSchema)
-        return {**schema, "title": self._name}
+        return {**schema, "title": self._definition.name}
 
     @functools.cached_property
     def _model(self) -> type[pydantic.BaseModel]:
@@ -111,7 +104,7 @@ class Parameters:
             return pydantic.create_model("Parameters", __config__=_CONFIG, **fields)
         except (pydantic.errors.PydanticUserError, TypeError) as error:
             raise errors.DefinitionError(
-                f"Flow {self._name!r}: the types of its parameters cannot be used to check them: "
+                f"{self._owner}: the types of its parameters cannot be used to check them: "
                 f"{error}. Change them, or declare the flow with validate_parameters=False."
             ) from error
 
@@ -125,7 +118,7 @@ class Parameters:
 
     @functools.cached_property
     def _types(self) -> dict[str, Any]:
-        fn = inspect.unwrap(self._fn)
+        fn = inspect.unwrap(self._definition.fn)
         annotated = _types_only(self._signature)
         closure = dict(inspect.getclosurevars(fn).nonlocals) if inspect.isfunction(fn) else {}
         try:
@@ -137,7 +130,7 @@ class Parameters:
             )
         except (NameError, AttributeError, SyntaxError, TypeError) as error:
             raise errors.DefinitionError(
-                f"Flow {self._name!r}: the types of its parameters cannot be resolved: {error}. "
+                f"{self._owner}: the types of its parameters cannot be resolved: {error}. "
                 "They are needed when the flow runs, so import them outside `if TYPE_CHECKING:`, "
                 "or declare the flow with validate_parameters=False."
             ) from error
@@ -173,7 +166,7 @@ class Parameters:
     def _explain(self, error: pydantic.ValidationError) -> errors.ParameterError:
         faults = error.errors(include_url=False)
         return errors.ParameterError(
-            f"Flow {self._name!r} cannot run with these parameters: "
+            f"{self._owner} cannot run with these parameters: "
             f"{'; '.join(_fault(f['type'], f['loc'], f['input'], f['msg']) for f in faults)}. "
             f"{self._declared()}",
             parameter=str(faults[0]["loc"][0]),
@@ -187,13 +180,13 @@ class Parameters:
         near = errors.closest(name, known)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise errors.ParameterError(
-            f"Flow {self._name!r} has no parameter {name!r}.{hint} {self._declared()}",
+            f"{self._owner} has no parameter {name!r}.{hint} {self._declared()}",
             parameter=name,
             closest=near,
         )
 
     def _declared(self) -> str:
-        return f"It is declared as {self._name}{self._signature}."
+        return f"It is declared as {self._definition.declaration}."
 
 
 class _LenientSchema(GenerateJsonSchema):

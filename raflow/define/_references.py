@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import textwrap
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -25,23 +26,25 @@ def references(definition: Definition) -> tuple[Definition, ...]:
     and objects, to a task or flow; also through plain functions of the same package. What is made
     or imported while the function runs is not found.
     """
-    found: dict[int, Definition] = {}
-    waiting = [definition]
-    while waiting:
-        for other in _direct(waiting.pop(0)):
-            if id(other) not in found and other is not definition:
-                found[id(other)] = other
-                waiting.append(other)
-    return tuple(found.values())
+    return tuple(found for found in _reached(definition) if isinstance(found, Definition))
 
 
 def fingerprint(definition: Definition) -> str:
-    """Return a hash of the code of a flow and of all that it refers to.
+    """Return a hash of the code of a flow, and of the tasks, flows and helpers that it refers to.
 
     It does not depend on comments, formatting, docstrings and line numbers, nor on the process.
     """
-    hashes = sorted(f"{d.kind}:{d.name}:{code_hash(d.fn)}" for d in references(definition))
-    text = "\n".join([f"{definition.kind}:{definition.name}:{code_hash(definition.fn)}", *hashes])
+    others = sorted(_line_of(found) for found in _reached(definition))
+    return _digest("\n".join([_line_of(definition), *others]))
+
+
+def _line_of(found: Definition | types.FunctionType) -> str:
+    if isinstance(found, Definition):
+        return f"{found.kind}:{found.name}:{code_hash(found.fn)}"
+    return f"function:{found.__qualname__}:{code_hash(found)}"
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -49,7 +52,7 @@ def code_hash(fn: Callable[..., Any]) -> str:
     """Return a hash of the code of one function, without what it refers to."""
     inner = inspect.unwrap(fn)
     normal = _normal_source(inner) or _normal_bytecode(getattr(inner, "__code__", None))
-    return hashlib.sha256((normal or repr(type(inner))).encode()).hexdigest()
+    return _digest(normal or repr(type(inner)))
 
 
 def source_of(fn: Callable[..., Any]) -> str:
@@ -81,38 +84,38 @@ def _normal_bytecode(code: types.CodeType | None) -> str:
     return repr((code.co_code.hex(), constants, names))
 
 
-def _direct(definition: Definition) -> Iterator[Definition]:
-    seen: set[int] = set()
-    package = _package_of(definition.fn)
-
-    def follow(fn: Callable[..., Any]) -> Iterator[Definition]:
-        inner = inspect.unwrap(fn)
-        code = getattr(inner, "__code__", None)
-        if code is None or id(code) in seen:
-            return
-        seen.add(id(code))
-        for value in _reachable(inner, code):
-            if isinstance(value, Definition):
-                yield value
-            elif isinstance(value, types.FunctionType) and _package_of(value) == package:
-                yield from follow(value)
-
-    return follow(definition.fn)
+def _reached(start: Definition) -> list[Definition | types.FunctionType]:
+    """Return all tasks, flows and helper functions that can be reached from a definition."""
+    found: dict[int, Definition | types.FunctionType] = {id(start): start}
+    waiting = deque(found.values())
+    while waiting:
+        user = waiting.popleft()
+        fn = user.fn if isinstance(user, Definition) else user
+        for other in _referred(fn):
+            helper = isinstance(other, types.FunctionType) and _package_of(other) == _package_of(fn)
+            if id(other) not in found and (helper or isinstance(other, Definition)):
+                found[id(other)] = other
+                waiting.append(other)
+    return list(found.values())[1:]
 
 
 def _package_of(fn: Callable[..., Any]) -> str:
     return str(getattr(fn, "__module__", "")).partition(".")[0]
 
 
-def _reachable(fn: Any, code: types.CodeType) -> Iterator[Any]:
+def _referred(fn: Any) -> Iterator[Any]:
     """Yield the objects that the names in a function's code lead to."""
+    inner = inspect.unwrap(fn)
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        return
     names, attributes = _names(code)
-    closure = dict(zip(code.co_freevars, fn.__closure__ or (), strict=True))
+    closure = dict(zip(code.co_freevars, inner.__closure__ or (), strict=True))
     for name in names:
         if name in closure:
             yield from _unfold(_content(closure[name]), attributes)
-        elif name in fn.__globals__:
-            yield from _unfold(fn.__globals__[name], attributes)
+        elif name in inner.__globals__:
+            yield from _unfold(inner.__globals__[name], attributes)
 
 
 def _names(code: types.CodeType) -> tuple[list[str], list[str]]:

@@ -17,7 +17,6 @@ from typing import (
     overload,
 )
 
-from raflow import errors
 from raflow.define._by_name import by_name, run_name
 from raflow.define._calls import (
     Awaited,
@@ -60,8 +59,6 @@ class Task(Definition, Generic[P, R]):
         self._descriptor = fn if isinstance(fn, staticmethod | classmethod) else None
         if isinstance(fn, staticmethod | classmethod):
             fn = fn.__func__
-        if not callable(fn):
-            raise errors.DefinitionError(f"@task is for functions, and {fn!r} is none.")
         super().__init__(fn, options)
         self.options = task_options(self.owner, self._given)
         condition = options.get("run_if")

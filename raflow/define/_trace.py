@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-from collections.abc import Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
 from raflow import errors
+from raflow.define._loop import run_to_end
 from raflow.define._requests import CallKeys, CallRequest, Registered, active_flow, active_task
 from raflow.define._where import user_line
 from raflow.model import (
@@ -140,13 +139,14 @@ def _needs_values(request: CallRequest) -> bool:
 
 def _check_ends(chain: tuple[Traced, ...]) -> None:
     *callers, last = chain
-    again = [c for c in callers if c.flow.fn is last.flow.fn]
-    if any(_same(c.parameters, last.parameters) for c in again) or len(chain) > _DEEPEST:
-        names = [traced.flow.name for traced in chain]
-        start = len(names) - 2 - names[-2::-1].index(names[-1]) if again else 0
+    again = [i for i, caller in enumerate(callers) if caller.flow.fn is last.flow.fn]
+    endless = any(_same(callers[i].parameters, last.parameters) for i in again)
+    if endless or len(chain) > _DEEPEST:
+        circle = chain[again[-1] :] if again else chain
         raise errors.CycleError(
-            f"Flow {last.flow.name!r} calls itself without end: {' -> '.join(names[start:])}. Give "
-            "it a condition that ends the calls."
+            f"{last.flow.owner} calls itself without end: "
+            f"{' -> '.join(traced.flow.name for traced in circle)}. Give it a condition that ends "
+            "the calls."
         )
 
 
@@ -167,17 +167,6 @@ def _run_body(
         active_task.set(None)
         returned = flow.fn(*args, **kwargs)
         if flow.is_async:
-            _run_to_end(returned)
+            run_to_end(returned)
 
     contextvars.copy_context().run(run)
-
-
-def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(coroutine)
-        return
-    # The loop that runs here cannot run another coroutine to its end; one of another thread can.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
