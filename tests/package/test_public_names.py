@@ -1,4 +1,4 @@
-"""Every package shows its names in a sorted `__all__`, and every name says what it is."""
+"""Every package shows its names in `__all__` (which ruff keeps sorted), and says what they are."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FACADES = [
 
 
 @pytest.mark.parametrize("name", FACADES)
-def test_a_facade_lists_its_names_sorted(name: str) -> None:
+def test_a_facade_lists_names_that_exist(name: str) -> None:
     facade = importlib.import_module(name)
-    assert [*facade.__all__] == sorted(facade.__all__)
+    assert len(set(facade.__all__)) == len(facade.__all__) > 0
     assert [public for public in facade.__all__ if not hasattr(facade, public)] == []
     assert facade.__doc__
 
