@@ -1,0 +1,154 @@
+"""A flow run on one screen: what came of it, its tasks, what failed, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from raflow.cli import _console, _errors, _format, _json, _task_rows
+from raflow.cli._task_rows import TaskRow
+from raflow.model import ErrorInfo, FlowRun, ResultInfo, StateType, TaskRun
+from raflow.store import Store
+
+_FAILURES_SHOWN = 5
+_TRACEBACK_LINES = 14
+
+
+def as_json(store: Store, run: FlowRun, *, every_item: bool = False) -> dict[str, object]:
+    """Return all that `runs show --json` prints."""
+    rows = _rows(store, run, every_item)
+    return {
+        "flow_run": _json.flow_run(run),
+        "tasks": [_json.task_row(row) for row in rows],
+        "failures": [_json.failure(failed) for failed in _task_rows.failures(store, run)],
+    }
+
+
+def print_run(store: Store, run: FlowRun, *, every_item: bool = False, brief: bool = False) -> None:
+    """Print a flow run.
+
+    Args:
+        store: The record.
+        run: The flow run.
+        every_item: A row for each item of a map. Default: one for the map.
+        brief: Leave out what a person who has just started the run knows.
+    """
+    out = _console.out()
+    rows = _rows(store, run, every_item)
+    if not brief:
+        out.print(_head(run))
+    if rows:
+        out.print(_task_rows.render(rows, limit=None if every_item else 40))
+        out.print()
+    failed = _task_rows.failures(store, run)
+    for panel in _failure_panels(run, failed):
+        out.print(panel)
+    out.print(_end(run, brief=brief))
+    _console.print_next(next_commands(run, rows))
+
+
+def print_end(run: FlowRun) -> None:
+    """Print what came of a flow run, and no more than its own error."""
+    out = _console.out()
+    if run.error is not None:
+        out.print(_panel(f"{run.flow} {run.state.name.value}", run.error, run.state.message, 14))
+    out.print(_end(run, brief=True))
+
+
+def next_commands(run: FlowRun, rows: Sequence[TaskRow]) -> list[str]:
+    """Return commands that are worth trying after this run."""
+    name = short_name(run)
+    commands = [f"raflow runs logs {name}", f"raflow runs graph {name}"]
+    failed = next((row for row in rows if row.counts.get(StateType.FAILED)), None)
+    if failed is not None:
+        commands[0] += f" --task {failed.node.key}"
+    if not run.state.is_final:
+        commands[0] += " --follow"
+    return [f"raflow runs show {name}", *commands]
+
+
+def short_name(run: FlowRun) -> str:
+    """Return the shortest text that names the run for sure."""
+    tail = run.id[-6:]
+    return run.name if run.name.endswith(tail) and " " not in run.name else run.id[-12:]
+
+
+def _rows(store: Store, run: FlowRun, every_item: bool) -> list[TaskRow]:
+    return _task_rows.item_rows(store, run) if every_item else _task_rows.task_rows(store, run)
+
+
+def _head(run: FlowRun) -> Table:
+    parameters = ", ".join(f"{name}={value!r}" for name, value in run.parameters.items())
+    begun = _format.moment(run.started_at or run.created_at)
+    return _console.facts(
+        [
+            ("Flow", Text(run.flow, style="bold")),
+            ("Parameters", parameters),
+            ("Started", f"{begun} on {run.host} (process {run.pid})" if run.host else begun),
+            ("Backend", run.backend),
+            ("Parent", run.parent_id),
+            ("Tags", ", ".join(run.tags)),
+            ("Versions", ", ".join(f"{name} {text}" for name, text in run.versions.items())),
+        ]
+    )
+
+
+def _end(run: FlowRun, *, brief: bool) -> Table:
+    took = ""
+    if run.ended_at is not None:
+        took = f" in {_format.duration(run.ended_at - (run.started_at or run.created_at))}"
+    state = _console.state_text(run.state).append(took)
+    if brief:
+        state.append(f"  {run.flow}", style="bold")
+    why = run.state.reason or ("" if run.state.is_final and run.error else run.state.message)
+    return _console.facts(
+        [
+            ("State", state),
+            ("Why", why),
+            ("Result", _result(run.result)),
+            ("Run", Text.assemble((run.name, "bold"), (f"  {run.id}", "dim"))),
+        ]
+    )
+
+
+def _result(result: ResultInfo | None) -> Text | None:
+    if result is None:
+        return None
+    kind = f"  {_format.plain_type(result.type)}, {_format.size(result.size)}"
+    stored = f", stored at {result.url}" if result.url else ""
+    return Text.assemble(result.preview, (kind + stored, "dim"))
+
+
+def _failure_panels(run: FlowRun, failed: Sequence[TaskRun]) -> Iterable[RenderableType]:
+    shown = failed[:_FAILURES_SHOWN]
+    for number, task_run in enumerate(shown):
+        # One traceback is worth reading; the items of a map mostly fail alike.
+        lines = _TRACEBACK_LINES if number == 0 else 0
+        title = f"{task_run.label} {task_run.state.name.value}"
+        if task_run.attempts > 1:
+            title += f" after {_format.count(task_run.attempts, 'attempt')}"
+        yield _panel(title, task_run.error, task_run.state.message, lines)
+    if len(failed) > len(shown):
+        yield Text(f"… and {len(failed) - len(shown)} or more task runs that failed\n", style="dim")
+    if run.error is not None and not _is_told(run.error, failed):
+        yield _panel(f"{run.flow} {run.state.name.value}", run.error, run.state.message, 14)
+
+
+def _panel(title: str, error: ErrorInfo | None, message: str, lines: int) -> Panel:
+    said = f"{_format.plain_type(error.type)}: {error.message}" if error else message
+    parts: list[RenderableType] = [Text(said or "No message.", overflow="fold")]
+    if error and lines and 'File "' in error.traceback:
+        parts += [Text(), Text(_errors.tail(error.traceback, lines), style="dim", overflow="fold")]
+    return Panel(Group(*parts), title=title, title_align="left", border_style="red")
+
+
+def _is_told(error: ErrorInfo, failed: Sequence[TaskRun]) -> bool:
+    """Whether the failures of task runs say all that the error of their flow run says."""
+    if failed and error.type.startswith("raflow.errors."):
+        return True
+    told = {(t.error.type, t.error.message) for t in failed if t.error is not None}
+    return (error.type, error.message) in told
