@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,11 @@ class CallEntry:
     """Packed arguments: all of a single call, what items share in a map."""
     items: tuple[Packed, ...] = ()
     """Packed arguments of each item of a map."""
+
+    def without_arguments(self) -> CallEntry:
+        """Return the entry as it is kept once every run is final: big arguments can go."""
+        request = dataclasses.replace(self.request, arguments={}, items=None, item_arguments={})
+        return dataclasses.replace(self, request=request, shared=None, items=())
 
     def label(self, item: int) -> str:
         """Return the name of a run of this call, unless the task makes its own."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from raflow import engine, execute
+from raflow import engine, errors, execute
 from raflow.model import FlowRunEvent, GraphNode, LogLine, NodeKind, State, TaskRunKey
 from raflow.model import next_flow_run_state as next_state
 from raflow.runtime._calls import CallEntry, build_call
@@ -146,8 +146,15 @@ class Driver:
         return self._clock()
 
     def close(self) -> None:
-        """End the thread's use of the backend; call it after the run has settled."""
-        self._thread.join()
+        """Give back what the run holds; call it after the run has settled, or before `start`."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        self.outcomes.end(
+            errors.DefinitionError(
+                "The flow run has ended, so this future will never have a value. Wait for futures "
+                "inside the flow, or return them from it."
+            )
+        )
         self._take_log()
         self.session.close()
 
@@ -159,6 +166,7 @@ class Driver:
                 for message in self._next_messages():
                     self._handle(message)
         except BaseException as error:
+            self.outcomes.end(error)
             self.settled.set_exception(error)
 
     def _next_messages(self) -> list[Message]:
@@ -272,6 +280,8 @@ class Driver:
         label = self.entries[command.run.node].label(command.run.map_index)
         run = self.history.task_run_entered(command, label)
         self.outcomes.entered(command.run, run.label, command.state)
+        if command.state.is_final and self.outcomes.is_whole(command.run.node):
+            self.entries[command.run.node] = self.entries[command.run.node].without_arguments()
 
     def _run_settled(self, command: engine.RunSettled) -> None:
         self.settled.set_result(command)

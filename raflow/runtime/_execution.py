@@ -151,7 +151,11 @@ class Execution:
         history, recorder = self._driver.history, self._scope.recorder
         history.created(self._version)
         if not self._is_child:
-            recorder.flush()
+            try:
+                recorder.flush()
+            except errors.StoreError:
+                self._driver.close()
+                raise
         now = self._scope.clock()
         history.flow_run_entered(State(name=StateName.RUNNING, at=now), started_at=now)
         if self._flow.options.timeout_seconds is not None:

@@ -39,6 +39,7 @@ class Outcomes:
         self._open: dict[int, int] = {}
         self._lengths: dict[int, int] = {}
         self._watched: dict[Hashable, Future[None]] = {}
+        self._over: BaseException | None = None
 
     def get(self, key: TaskRunKey) -> RunOutcome:
         """Return a task run; it must have been entered."""
@@ -88,6 +89,14 @@ class Outcomes:
         _wake(done)
         return outcome
 
+    def end(self, error: BaseException) -> None:
+        """Let everyone who still waits, or comes to wait later, have this error."""
+        with self._lock:
+            self._over = error
+            watched, self._watched = self._watched, {}
+        for future in watched.values():
+            future.set_exception(error)
+
     def watch_run(self, key: TaskRunKey) -> Future[None]:
         """Return a future that is done once the run is final."""
         with self._lock:
@@ -109,6 +118,8 @@ class Outcomes:
             done: Future[None] = Future()
             done.set_result(None)
             return done
+        if self._over is not None:
+            raise self._over
         return self._watched.setdefault(what, Future())
 
     def _done(self, *what: Hashable) -> list[Future[None]]:

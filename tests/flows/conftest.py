@@ -66,12 +66,12 @@ class World:
 )
 def world(
     request: pytest.FixtureRequest, raflow_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
+) -> World:
     backend, database = request.param
     monkeypatch.setenv("RAFLOW_BACKEND", backend)
     if database == "postgres":
         monkeypatch.setenv("RAFLOW_DATABASE_URL", request.getfixturevalue("postgres_url"))
-    yield World(backend, database)
+    return World(backend, database)
 
 
 @pytest.fixture(scope="session", autouse=True)
