@@ -386,7 +386,7 @@ class TestAsync:
         @flow
         async def both() -> list[int]:
             first = await later(1)
-            rest: list[int] = await asyncio.gather(later(2), later(3))
+            rest: Any = await asyncio.gather(later(2), later(3))
             return [first, *rest, later(4)]
 
         assert asyncio.run(both()) == [2, 4, 6, 8]

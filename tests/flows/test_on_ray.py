@@ -1,0 +1,224 @@
+"""What only processes can show: values that stay away, code that kills its process, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from raflow import config, errors, flow, task
+from raflow.model import StateName
+from raflow.store import Store
+from tests.flows.conftest import World
+
+pytestmark = pytest.mark.ray
+
+GIB = 2**30
+
+
+@pytest.fixture
+def world(raflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("RAFLOW_BACKEND", "ray")
+    return World("ray", "sqlite")
+
+
+@task
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def test_a_gigabyte_between_tasks_does_not_pass_through_the_driver(world: World) -> None:
+    @task
+    def make(gib: float) -> np.ndarray[Any, Any]:
+        return np.ones(int(gib * GIB / 8))
+
+    @task
+    def halve(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return values[: len(values) // 2]
+
+    @task
+    def total(values: np.ndarray[Any, Any]) -> float:
+        return float(values.sum())
+
+    @flow
+    def heavy(gib: float) -> float:
+        return total(halve(make(gib)))
+
+    heavy(0.001)
+    process = psutil.Process()
+    before, peak, done = process.memory_info().rss, 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            # Shared memory that the driver merely maps is not its own.
+            peak = max(peak, process.memory_info().rss - process.memory_info().shared)
+
+    own_before = before - process.memory_info().shared
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        assert heavy(1.0) == GIB / 16
+    finally:
+        done.set()
+        watcher.join()
+    assert peak - own_before < 50 * 2**20
+    with world.store as store:
+        run = store.find_flow_run("latest")
+        sizes = {t.label: t.result.size for t in store.task_runs(run.id) if t.result}
+    assert sizes["make-0"] >= GIB
+    assert sizes["total-0"] < 1000
+
+
+class TestBadInput:
+    def test_an_argument_that_cannot_travel_is_refused_where_it_is_given(
+        self, world: World
+    ) -> None:
+        @flow
+        def wrong() -> None:
+            add(1).result()
+            lock: Any = threading.Lock()
+            add(1, b=lock)
+
+        with pytest.raises(errors.UnserializableArgumentError, match=r"'add'.*'b'.*lock"):
+            wrong()
+        assert world.task_runs()["add-0"].state.name is StateName.COMPLETED
+
+    def test_a_result_that_cannot_travel_fails_its_task(self, world: World) -> None:
+        @task
+        def locked() -> Any:
+            return threading.Lock()
+
+        @flow
+        def wrong() -> None:
+            locked().result()
+
+        with pytest.raises(errors.UnserializableResultError, match=r"'locked'.*lock"):
+            wrong()
+
+    def test_a_task_that_exits_its_process(self, world: World) -> None:
+        @task
+        def leave() -> None:
+            os._exit(0)
+
+        @flow
+        def wrong() -> int:
+            kept = add(1)
+            kept.result()
+            leave().result()
+            return 1
+
+        with pytest.raises(errors.TaskCrashedError, match="leave-0"):
+            wrong()
+        runs = world.task_runs()
+        assert runs["leave-0"].state.name is StateName.CRASHED
+        assert runs["add-0"].state.name is StateName.COMPLETED
+        assert world.last_run().state.name is StateName.FAILED
+
+    def test_a_crash_within_its_budget_is_recovered(self, world: World, tmp_path: Path) -> None:
+        marker = tmp_path / "tried"
+
+        @task(crash_retries=1)
+        def second_time() -> str:
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return "there"
+
+        @flow
+        def patient() -> str:
+            return second_time()
+
+        assert patient() == "there"
+        assert world.task_runs()["second_time-0"].state.name is StateName.RECOVERED
+        outcomes = [attempt.outcome for attempt in world.attempts("second_time-0")]
+        assert outcomes == ["crashed", "completed"]
+
+
+def test_a_long_call_is_seen_running_while_it_runs(world: World) -> None:
+    @task
+    def slow() -> int:
+        time.sleep(3)
+        return 1
+
+    seen: list[StateName] = []
+
+    @flow
+    def watched() -> int:
+        future = slow()
+        while not future.done():
+            seen.append(future.state.name)
+            time.sleep(0.05)
+        return future.result()
+
+    assert watched() == 1
+    assert StateName.RUNNING in seen
+
+
+SCRIPT = """
+    import sys, time
+    from raflow import flow, task
+
+    @task
+    def quick() -> int:
+        return 1
+
+    @task(num_cpus=0)
+    def slow(n: int) -> int:
+        print("begun", n, flush=True)
+        time.sleep(120)
+        return n
+
+    @flow(backend=sys.argv[1])
+    def long() -> list[int]:
+        quick().result()
+        mapped = slow.map(range(3))
+        print("started", flush=True)
+        return mapped
+
+    if __name__ == "__main__":
+        long()
+"""
+
+
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_control_c_ends_everything_cleanly(backend: str, raflow_home: Path, tmp_path: Path) -> None:
+    script = tmp_path / "long_flow.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    process = subprocess.Popen(
+        [sys.executable, str(script), backend],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RAFLOW_CANCEL_GRACE_SECONDS": "3"},
+    )
+    try:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "started":
+            assert process.poll() is None
+        time.sleep(2.0)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert time.monotonic() - begun < 30
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    assert "FlowRunCancelledError" in told
+    settings = config.load()
+    with Store.open(settings.database, log_dir=settings.logs) as store:
+        run = store.find_flow_run("latest")
+        assert run.state.name is StateName.CANCELLED
+        states = {t.label: t.state.name for t in store.task_runs(run.id)}
+    assert states["quick-0"] is StateName.COMPLETED
+    assert {states[f"slow-0[{n}]"] for n in range(3)} == {StateName.CANCELLED}
