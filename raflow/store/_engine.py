@@ -25,7 +25,7 @@ _PAUSES: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _CONNECT_SECONDS: Final = 5
 # Serialization failure, deadlock, lock not available, and the server starting or stopping.
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})
-_PASSWORD: Final = re.compile(r"(?i)(\bpassword=)[^&\s]*")
+_PASSWORD: Final = re.compile(r"(?i)(password=)[^&\s]*")
 
 _SQLITE_REMEDIES: Final = {
     "SQLITE_CANTOPEN": "Check that its directory exists and that this user may write there.",
@@ -40,14 +40,14 @@ _SQLITE_REMEDIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """An open database: one connection that writes, several that read, and patience with both."""
+    """An open database: connections that write, connections that read, and patience with both."""
 
     shown: str
     """The URL without passwords, for messages."""
     writer: sa.Engine
     reader: sa.Engine
     wait_seconds: float
-    """How long a locked or absent database is waited for."""
+    """How long a locked database is waited for."""
 
     @classmethod
     def connect(
@@ -72,13 +72,8 @@ class Database:
                 reader=_sqlite_reader(parsed, wait_seconds),
                 wait_seconds=wait_seconds,
             )
-        engine = _postgres_engine(parsed)
+        engine = _postgres_engine(parsed, wait_seconds)
         return cls(shown=shown_url(parsed), writer=engine, reader=engine, wait_seconds=wait_seconds)
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether the database is an SQLite file."""
-        return self.writer.dialect.name == "sqlite"
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that changes nothing; may run it more than once.
@@ -142,23 +137,33 @@ _EXAMPLES: Final = "Write sqlite:////path/to/raflow.db or postgresql://user:pass
 
 
 def shown_url(url: sa.URL) -> str:
-    """Return the URL for people, without its passwords."""
-    return _PASSWORD.sub(r"\1***", url.render_as_string(hide_password=True))
+    """Return the URL for people: without its passwords, and without the driver."""
+    plain = url.set(drivername=url.get_backend_name())
+    return _PASSWORD.sub(r"\1***", plain.render_as_string(hide_password=True))
 
 
 def explain(shown: str, error: sa.exc.SQLAlchemyError) -> errors.StoreError:
     """Say what a database error means and what to do about it."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     text = str(cause).strip().partition("\n")[0]
+    if isinstance(error, sa.exc.TimeoutError):
+        return errors.StoreError(
+            f"The database {shown!r} is kept busy by other threads of this process. Try again."
+        )
     name = getattr(cause, "sqlite_errorname", "")
     for prefix, remedy in _SQLITE_REMEDIES.items():
         if name.startswith(prefix):
             return errors.StoreError(f"The database {shown!r} failed: {text}. {remedy}")
-    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-        return errors.StoreError(
-            f"The database {shown!r} cannot be reached: {text}. Check that the server runs "
-            "and that RAFLOW_DATABASE_URL names its host, database and user."
-        )
+    if isinstance(error, sa.exc.DBAPIError) and not name:
+        if error.statement is None or error.connection_invalidated:
+            return errors.StoreError(
+                f"The database {shown!r} cannot be reached: {text}. Check that the server runs "
+                "and that RAFLOW_DATABASE_URL names its host, database and user."
+            )
+        if isinstance(error, sa.exc.OperationalError):
+            return errors.StoreError(
+                f"The database {shown!r} failed: {text}. The log of the server may say more."
+            )
     return errors.StoreError(
         f"The database {shown!r} refused a statement: {text}. If its tables were not changed by "
         "hand, this is a bug in raflow: please report it with this message."
@@ -250,13 +255,13 @@ def _sqlite_engine(
     return engine
 
 
-def _postgres_engine(url: sa.URL) -> sa.Engine:
+def _postgres_engine(url: sa.URL, wait_seconds: float) -> sa.Engine:
     try:
         engine = sa.create_engine(
             url,
             pool_size=4,
             max_overflow=4,
-            pool_timeout=_CONNECT_SECONDS,
+            pool_timeout=wait_seconds,
             hide_parameters=True,
             connect_args={"connect_timeout": _CONNECT_SECONDS, "tcp_user_timeout": 30_000},
         )
@@ -269,7 +274,7 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
-        cursor.execute("SET lock_timeout = '5s'")
+        cursor.execute(f"SET lock_timeout = {max(1, round(wait_seconds * 1000))}")
         cursor.close()
         connection.commit()
 

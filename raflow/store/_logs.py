@@ -56,18 +56,19 @@ class LogFiles:
         try:
             with path.open("rb") as file:
                 file.seek(segment.offset)
-                return model.decode_log(file.read(segment.length))
+                blob = file.read(segment.length)
         except OSError as error:
             raise errors.StoreError(
                 f"The log of flow run {segment.flow_run_id!r} cannot be read from {path}: "
                 f"{error.strerror}. Logs are kept where the flow ran: read them there, or set "
                 "RAFLOW_HOME to the same shared directory."
             ) from error
+        if len(blob) < segment.length:
+            raise _damaged(segment, path, f"it ends after {len(blob)} of {segment.length} bytes")
+        try:
+            return model.decode_log(blob)
         except (zstandard.ZstdError, orjson.JSONDecodeError, TypeError) as error:
-            raise errors.StoreError(
-                f"The log of flow run {segment.flow_run_id!r} is damaged in {path} at byte "
-                f"{segment.offset}: {error}. The other segments can be read."
-            ) from error
+            raise _damaged(segment, path, str(error)) from error
 
     def sync(self, segments: Iterable[model.LogSegment]) -> None:
         """Return when these segments are on disk, so that no row names lines that a crash took.
@@ -89,6 +90,13 @@ class LogFiles:
                     f"The log file {self._directory / name} cannot be brought to disk: "
                     f"{error.strerror}."
                 ) from error
+
+
+def _damaged(segment: model.LogSegment, path: Path, how: str) -> errors.StoreError:
+    return errors.StoreError(
+        f"The log of flow run {segment.flow_run_id!r} is damaged in {path} at byte "
+        f"{segment.offset}: {how}. The other segments can be read."
+    )
 
 
 def _file_name(flow_run_id: str) -> str:

@@ -18,18 +18,18 @@ _ADVISORY_LOCK: Final = int.from_bytes(b"raflow")
 _WAIT_SECONDS: Final = 60.0
 
 
-def upgrade(url: str) -> str | None:
+def upgrade(url: str, *, to: str = "head") -> str | None:
     """Bring a database to the revision that this code needs; see `raflow.store.upgrade`."""
     database = _engine.Database.connect(
         url, create=True, wait_seconds=_WAIT_SECONDS, foreign_keys=False
     )
     try:
-        return database.write(lambda connection: _upgrade(connection, database.shown))
+        return database.write(lambda connection: _upgrade(connection, database.shown, to))
     finally:
         database.close()
 
 
-def _upgrade(connection: sa.Connection, shown: str) -> str | None:
+def _upgrade(connection: sa.Connection, shown: str, to: str) -> str | None:
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
     before = _revision.current(connection)
@@ -43,7 +43,7 @@ def _upgrade(connection: sa.Connection, shown: str) -> str | None:
         else:
             _refuse_newer(config, before, shown)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     return before
 
 

@@ -39,7 +39,7 @@ class Store:
             log_dir: Directory of log segments; made when the first is written.
             create: Whether to make the database if it is not there, and to bring it to the revision
                 that this code needs. False: use it as it is, or fail. Default: yes.
-            wait_seconds: How long each call waits for a locked or absent database. Default: 10.
+            wait_seconds: How long each call waits for a locked database. Default: 10.
 
         Raises:
             StoreError: The database cannot be reached, made or upgraded; belongs to something else;
@@ -58,7 +58,7 @@ class Store:
         return cls(database, _logs.LogFiles(log_dir))
 
     def close(self) -> None:
-        """Close the connections; the store cannot be used afterwards."""
+        """Close the connections to the database."""
         self._database.close()
 
     def __enter__(self) -> Self:

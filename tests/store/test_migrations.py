@@ -1,0 +1,210 @@
+"""Databases of every revision become ones that this code can use, whoever else tries at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from raflow import errors, model, store
+from raflow.model import StateName, StateType, TaskRunKey
+from raflow.store import Store, _engine, _migrate, _tables
+from tests.store import records
+
+HISTORY = Path(__file__).parent / "history"
+REVISIONS = sorted(path.stem for path in HISTORY.glob("*.sql"))
+
+_scripts = Config()
+_scripts.set_main_option(
+    "script_location", str(Path(_migrate.__file__).with_name("_migrations")).replace("%", "%%")
+)
+SCRIPTS = ScriptDirectory.from_config(_scripts)
+
+
+def execute(url: str, *statements: str) -> None:
+    database = _engine.Database.connect(url, create=True)
+
+    def run(connection: sa.Connection) -> None:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    try:
+        database.write(run)
+    finally:
+        database.close()
+
+
+def test_the_code_needs_the_last_revision() -> None:
+    assert SCRIPTS.get_heads() == [store.EXPECTED_REVISION]
+
+
+def test_every_revision_has_a_history_to_upgrade_from() -> None:
+    assert sorted(script.revision for script in SCRIPTS.walk_revisions()) == REVISIONS
+
+
+def test_an_empty_database_becomes_usable(database_url: str) -> None:
+    assert store.upgrade(database_url) is None
+    assert store.current_revision(database_url) == store.EXPECTED_REVISION
+    assert store.upgrade(database_url) == store.EXPECTED_REVISION
+
+
+def test_migrations_make_the_tables_that_the_code_knows(database_url: str) -> None:
+    store.upgrade(database_url)
+    database = _engine.Database.connect(database_url, create=False)
+
+    def differences(connection: sa.Connection) -> object:
+        options = {"version_table": _tables.VERSION_TABLE, "compare_type": True}
+        context = MigrationContext.configure(connection, opts=options)
+        return compare_metadata(context, _tables.metadata)
+
+    try:
+        assert database.read(differences) == []
+    finally:
+        database.close()
+
+
+def test_on_sqlite_migrations_keep_rows_where_the_tables_say(sqlite_url: str) -> None:
+    store.upgrade(sqlite_url)
+    engine = sa.create_engine(sqlite_url)
+    with engine.connect() as connection:
+        query = "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        ordered_by_key = {name for name, wr in connection.exec_driver_sql(query) if wr}
+    engine.dispose()
+    assert ordered_by_key == {
+        table.name
+        for table in _tables.metadata.tables.values()
+        if not table.dialect_options["sqlite"]["with_rowid"]
+    }
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_history_of_every_revision_can_be_read(
+    database_url: str, tmp_path: Path, revision: str
+) -> None:
+    _migrate.upgrade(database_url, to=revision)
+    script = (HISTORY / f"{revision}.sql").read_text(encoding="utf-8")
+    rows = [part for part in script.split(";\n") if part.strip()]
+    execute(database_url, *rows, *_set_sequence(database_url))
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        run = opened.find_flow_run("calm-otter")
+        assert run.state.type is StateType.FAILED
+        assert (run.parameters, run.tags) == ({"day": "2026-01-01"}, ("nightly",))
+        assert run.error == model.ErrorInfo(
+            type="builtins.ValueError", message="no such day", traceback="Traceback: ..."
+        )
+        assert opened.flow_version("f1").source == "def etl(): ..."
+        graph = opened.graph(run.id)
+        assert [node.length for node in graph.nodes] == [None, 2]
+        assert graph.nodes[1].resources == model.Resources(
+            num_cpus=2, memory=1024, custom=(("disk", 1.0),), scheduling_strategy="SPREAD"
+        )
+        assert graph.edges == (
+            model.Edge(
+                source=0, target=1, kind=model.EdgeKind.ITEM, parameter="day", allow_failure=True
+            ),
+        )
+        key = TaskRunKey(1, 0)
+        (task_run,) = opened.task_runs(run.id)
+        assert (task_run.key, task_run.state.name) == (key, StateName.RECOVERED)
+        assert task_run.result is not None
+        assert (task_run.result.truth, task_run.result.preview) == (True, "[1, 2]")
+        (attempt,) = opened.attempts(run.id, key)
+        assert attempt.queue_wait == 0.25
+        assert [c.state.name for c in opened.states(run.id)] == [StateName.PENDING]
+        assert [s.level for s in opened.log_segments(run.id, key=key)] == [30]
+        # And it can go on.
+        assert opened.apply(records.batch(run, flow_run_id=run.id, seq=3)) is False
+        again = dataclasses.replace(run, name="renamed")
+        assert opened.apply(records.batch(again, flow_run_id=run.id, seq=4)) is True
+        assert opened.apply(records.batch(records.flow_run("new"), flow_run_id="new")) is True
+        assert {r.name for r in opened.flow_runs()} == {"renamed", "name-of-new"}
+
+
+def _set_sequence(url: str) -> list[str]:
+    if url.startswith("sqlite"):
+        return []
+    return ["SELECT setval(pg_get_serial_sequence('flow_runs', 'number'), 7)"]
+
+
+def test_of_several_processes_one_upgrades_and_the_others_wait(database_url: str) -> None:
+    code = (
+        "import sys; from raflow.store import _migrate\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(_migrate.upgrade(sys.argv[1]))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outcomes = [process.communicate(timeout=60) for process in processes]
+    befores = sorted(out.strip() for out, _ in outcomes)
+    expected = store.EXPECTED_REVISION
+    assert befores == [expected, expected, "None"], outcomes
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_database_of_a_newer_raflow_is_refused(
+    database_url: str, tmp_path: Path, create: bool
+) -> None:
+    store.upgrade(database_url)
+    execute(database_url, "UPDATE raflow_version SET version_num = '9999'")
+    with pytest.raises(errors.StoreError, match=r"at revision '9999'.*newer"):
+        Store.open(database_url, log_dir=tmp_path, create=create)
+    assert store.current_revision(database_url) == "9999"
+
+
+def test_a_database_is_used_as_it_is_when_asked(database_url: str, tmp_path: Path) -> None:
+    execute(database_url)
+    with pytest.raises(errors.StoreError, match="raflow db upgrade"):
+        Store.open(database_url, log_dir=tmp_path, create=False)
+    assert store.current_revision(database_url) is None
+    store.upgrade(database_url)
+    with Store.open(database_url, log_dir=tmp_path, create=False) as opened:
+        assert opened.flow_runs() == []
+
+
+def test_tables_of_something_else_are_left_alone(database_url: str, tmp_path: Path) -> None:
+    execute(database_url, "CREATE TABLE states (name TEXT)", "INSERT INTO states VALUES ('Ohio')")
+    with pytest.raises(errors.StoreError, match=r"tables of something else \(states\)"):
+        Store.open(database_url, log_dir=tmp_path)
+    execute(database_url, "UPDATE states SET name = 'Iowa'")
+
+
+@pytest.mark.postgres
+def test_a_server_database_may_be_shared(postgres_url: str, tmp_path: Path) -> None:
+    execute(
+        postgres_url, "CREATE TABLE customers (name TEXT)", "CREATE TABLE alembic_version (n INT)"
+    )
+    with Store.open(postgres_url, log_dir=tmp_path) as opened:
+        assert opened.flows() == []
+
+
+def test_a_migration_that_fails_changes_nothing(database_url: str, tmp_path: Path) -> None:
+    execute(database_url, "CREATE VIEW states AS SELECT 1 AS one")
+    with pytest.raises(errors.StoreError, match="states"):
+        Store.open(database_url, log_dir=tmp_path)
+    assert store.current_revision(database_url) is None
+    execute(database_url, "DROP VIEW states")
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        assert opened.flows() == []
