@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from raflow import define, errors
-from raflow.execute._backend import RunEnvironment, TaskFunction
+from raflow.execute._backend import Call, RunEnvironment, TaskFunction
 from raflow.execute._capture import Sink, Sinking
 from raflow.execute._failure import Pickling, describe, message_of
 from raflow.execute._usage import Meter, Place
@@ -37,6 +37,13 @@ class Work(NamedTuple):
     result: ResultPolicy
     timeout_seconds: float | None
     log_prints: bool
+
+    @classmethod
+    def of(cls, call: Call) -> Work:
+        """Take it from a call."""
+        return cls(
+            call.run, call.attempt, call.label, call.result, call.timeout_seconds, call.log_prints
+        )
 
 
 class Loaded(NamedTuple):

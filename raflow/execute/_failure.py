@@ -15,10 +15,11 @@ _MAX_TRACEBACK: Final = 64_000
 _MAX_PICKLED: Final = 1_000_000
 
 _PACKAGES: Final = os.path.dirname(os.path.dirname(os.path.abspath(raflow.__file__)))
-_MACHINERY: Final = (
+MACHINERY: Final = (
     *(os.path.join(_PACKAGES, "raflow", part, "") for part in ("execute", "define")),
     *(os.path.join(sysconfig.get_path(key), "ray", "") for key in ("purelib", "platlib")),
 )
+"""Directories whose frames mean nothing to a user."""
 _EVENT_LOOP: Final = os.path.join(sysconfig.get_path("stdlib"), "asyncio", "")
 
 
@@ -65,7 +66,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _keep_user_frames(story: traceback.TracebackException) -> None:
-    frames = [f for f in story.stack if not f.filename.startswith(_MACHINERY)]
+    frames = [f for f in story.stack if not f.filename.startswith(MACHINERY)]
     while frames and frames[0].filename.startswith(_EVENT_LOOP):
         del frames[0]
     story.stack = traceback.StackSummary.from_list(frames)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raflow import errors
 from raflow.execute import Backend, BatchEnded, Known, ListOf, Part, ValueRef
-from raflow.model import Outcome, Resources, ResultPolicy, TaskRunKey, shortfall
+from raflow.model import Outcome, Resources, ResultPolicy, shortfall
 from tests.ray import user_tasks as user
 from tests.ray.harness import Run, lines, task_of
 
 TWO_CPUS = Resources(num_cpus=2)
 
 
-# --- calls and inputs -------------------------------------------------------------------------------
+# --- calls and inputs ---------------------------------------------------------------------------
 
 
 def test_a_value_is_fetched(run: Run) -> None:
@@ -80,7 +79,7 @@ def test_calls_of_a_batch_run_in_order_and_report_in_order(run: Run) -> None:
     assert [report.run for report in end.report.calls] == [call.run for call in calls]
     spans: list[Any] = [run.session.fetch(ValueRef(end.values, i)) for i in range(5)]
     assert spans == sorted(spans)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_a_failing_call_does_not_end_its_batch(run: Run) -> None:
@@ -111,7 +110,7 @@ def test_task_code_knows_its_run(run: Run) -> None:
     assert seen.run.node == call.run.node + 1
 
 
-# --- run_if, skipping, names ------------------------------------------------------------------------
+# --- run_if, skipping, names --------------------------------------------------------------------
 
 
 def test_run_if_decides_with_the_calls_arguments(run: Run) -> None:
@@ -145,7 +144,7 @@ def test_a_name_that_cannot_be_made_is_logged_and_harmless(run: Run) -> None:
     assert "task_run_name" in lines(report)[0].text
 
 
-# --- logs -------------------------------------------------------------------------------------------
+# --- logs ---------------------------------------------------------------------------------------
 
 
 def test_prints_and_log_records_are_kept_with_time_and_level(run: Run) -> None:
@@ -184,12 +183,12 @@ def test_a_failed_attempt_keeps_its_log(run: Run) -> None:
     assert [line.text for line in lines(report)] == ["asked about fail: OrdinaryError"]
 
 
-# --- use of resources -------------------------------------------------------------------------------
+# --- use of resources ---------------------------------------------------------------------------
 
 
 def test_use_of_resources_is_measured(run: Run) -> None:
     report = run.report(user.burn, {"seconds": 0.2})
-    assert 0.2 <= report.cpu_seconds < 0.5
+    assert 0.19 <= report.cpu_seconds < 0.5
     assert report.ended_at - report.started_at >= 0.2
     assert report.pid > 0
     assert report.host
@@ -201,7 +200,7 @@ def test_peak_memory_covers_the_attempt(run: Run) -> None:
     assert report.peak_memory > 300 << 20
 
 
-# --- exceptions -------------------------------------------------------------------------------------
+# --- exceptions ---------------------------------------------------------------------------------
 
 
 def test_an_exception_travels_whole(run: Run) -> None:
@@ -280,7 +279,7 @@ def test_result_storage_that_cannot_be_written_fails_the_run(run: Run, tmp_path:
     assert str(tmp_path / "file") in report.message
 
 
-# --- time limits ------------------------------------------------------------------------------------
+# --- time limits --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", [user.spin, user.sleep_async, user.block_loop])
@@ -314,7 +313,7 @@ def test_the_batch_goes_on_after_a_time_limit(run: Run) -> None:
     assert [r.outcome for r in end.report.calls] == ["timed_out", "completed"]
 
 
-# --- cancelling -------------------------------------------------------------------------------------
+# --- cancelling ---------------------------------------------------------------------------------
 
 
 def test_a_waiting_batch_is_cancelled_at_once(run: Run) -> None:
@@ -383,7 +382,7 @@ def test_closing_ends_what_runs_and_is_silent(run: Run) -> None:
     assert run.quiet(0.7)
 
 
-# --- resources --------------------------------------------------------------------------------------
+# --- resources ----------------------------------------------------------------------------------
 
 
 def test_resources_are_honoured(run: Run) -> None:
@@ -392,15 +391,17 @@ def test_resources_are_honoured(run: Run) -> None:
     ]
     ends = [run.finish(batch) for batch in batches]
     spans = sorted(run.session.fetch(ValueRef(end.values, 0)) for end in ends)  # type: ignore[type-var]
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))  # type: ignore[index]
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))  # type: ignore[index]
 
 
-def test_calls_run_in_parallel(run: Run) -> None:
-    batches = [run.submit(run.call(user.interval, {"seconds": 0.5})) for _ in range(2)]
-    spans: list[Any] = [
-        run.session.fetch(ValueRef(run.finish(batch).values, 0)) for batch in batches
+def test_calls_run_in_parallel(run: Run, tmp_path: Path) -> None:
+    mine, other = str(tmp_path / "a"), str(tmp_path / "b")
+    batches = [
+        run.submit(run.call(user.meet, {"mine": mine, "other": other})),
+        run.submit(run.call(user.meet, {"mine": other, "other": mine})),
     ]
-    assert max(begun for begun, _ in spans) < min(ended for _, ended in spans)
+    reports = [run.finish(batch).report.calls[0] for batch in batches]
+    assert [report.outcome for report in reports] == ["completed", "completed"]
 
 
 def test_capacity_says_what_can_never_be_met(backend: Backend) -> None:

@@ -115,7 +115,7 @@ class LocalBatch:
     def _run_one(self, position: int) -> bool:
         """Run a call; False if this thread was given up meanwhile."""
         call = self.spec.calls[position]
-        work = work_of(call)
+        work = Work.of(call)
         sink = sink_for(work, self._site.environment)
         watch = ThreadWatch(self._alarms, call.timeout_seconds)
         with self._lock:
@@ -195,13 +195,6 @@ class LocalBatch:
             self._start(self.run)
 
 
-def work_of(call: Call) -> Work:
-    """Return what an attempt's process has to know of a call."""
-    return Work(
-        call.run, call.attempt, call.label, call.result, call.timeout_seconds, call.log_prints
-    )
-
-
 def _function(call: Call) -> TaskFunction:
     function = call.function.payload
     assert isinstance(function, TaskFunction)
@@ -212,6 +205,7 @@ def _load(call: Call) -> Loaded:
     values = {hole: resolve(source, value_at) for hole, source in call.inputs.items()}
     arguments: dict[str, object] = {}
     for packed in call.arguments:
+        assert isinstance(packed.payload, dict)
         arguments |= define.fill(packed.payload, values)
     return Loaded(_function(call), arguments)
 

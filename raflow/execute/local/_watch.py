@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
-from typing import Any
+from typing import Any, Final
 
 from raflow import errors
 from raflow.execute._alarms import Alarm, Alarms
+
+_INSIST_SECONDS: Final = 0.3
 
 
 class ThreadWatch:
@@ -34,13 +36,16 @@ class ThreadWatch:
                 raise self.fired
         if self._timeout is not None:
             limit = errors.TimeLimitReached()
-            self._alarm = self._alarms.after(self._timeout, lambda: self.fire(limit))
+            alarm = self._alarms.after(self._timeout, lambda: self.fire(limit))
+            with self._lock:
+                if self.fired is None:
+                    self._alarm = alarm
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
         with self._lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
             if self._thread is not None:
                 # Takes back what was fired a moment ago and has not been raised yet.
                 _raise_in(self._thread, None)
@@ -67,8 +72,15 @@ class ThreadWatch:
             if self._async is not None:
                 loop, task = self._async
                 loop.call_soon_threadsafe(task.cancel)
+                self._alarm = self._alarms.after(_INSIST_SECONDS, self._insist)
             else:
                 _raise_in(self._thread, type(reason))
+
+    def _insist(self) -> None:
+        """Interrupt an event loop that is blocked, so that the cancelling was not even begun."""
+        with self._lock:
+            if self._thread is not None and self._async and not self._async[1].cancelling():
+                _raise_in(self._thread, type(self.fired))
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:

@@ -1,0 +1,203 @@
+"""Finds a Ray to run on, or starts one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import ray
+from ray import _raylet
+from ray._private import worker
+
+from raflow import errors
+
+# Private to Ray, and without types.
+_native: Any = _raylet
+_worker: Any = worker
+
+NAMESPACE: Final = "raflow"
+
+_CONNECT_SECONDS: Final = 5.0
+_DEFAULT_PORT: Final = 6379
+
+_log = logging.getLogger(__name__)
+
+
+class Link(NamedTuple):
+    """This process's connection with Ray."""
+
+    owned: bool
+    """Whether it was opened here, so that it is to be closed here."""
+    local: bool
+    """Whether all of Ray was started here, on this machine."""
+    host: str
+    """The address under which Ray's worker processes reach this one."""
+    raylet: int | None
+    """Process id of the raylet on this machine, if it could be found."""
+
+
+def connect(address: str | None, *, home: Path, num_cpus: int | None) -> Link:
+    """Attach to the Ray that this process has, join the one at an address, or start a local one.
+
+    Args:
+        address: `host:port` of a cluster, or `auto`. Default: the variable `RAY_ADDRESS`, which Ray
+            Jobs set; if there is none, a local Ray is started.
+        home: Where a local Ray's token is kept.
+        num_cpus: CPUs of a local Ray. Default: all of this machine.
+
+    Raises:
+        BackendError: There is no Ray at the address, or none could be started.
+    """
+    if ray.is_initialized():
+        return _link(owned=False, local=False)
+    wanted = address or os.environ.get("RAY_ADDRESS")
+    if wanted and wanted != "local":
+        _join(wanted)
+        return _link(owned=True, local=False)
+    _start(home, num_cpus)
+    return _link(owned=True, local=True)
+
+
+def _join(address: str) -> None:
+    if "://" in address:
+        raise errors.BackendError(
+            f"Ray at {address!r} cannot be joined: raflow does not use Ray Client. Give the "
+            "address of the cluster's head as 'host:port', and run where its nodes can be reached."
+        )
+    if address != "auto":
+        _check_reachable(address)
+    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+        _set_authentication({"RAY_AUTH_MODE": "token"})
+    try:
+        _init(address=address)
+    except Exception as error:
+        raise errors.BackendError(
+            f"Ray at {address!r} cannot be joined: {error} Check that the cluster runs, that its "
+            f"Ray is {ray.__version__} with Python {sys.version.split()[0]} as here, and that "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH holds its token.",
+            address=address,
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Try the port first: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        number = int(port) if host else _DEFAULT_PORT
+        socket.create_connection((host or port, number), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise errors.BackendError(
+            f"Nothing answers at the Ray address {address!r} ({error}). Check the address and that "
+            "the cluster runs, or leave the address out to start a local Ray.",
+            address=address,
+        ) from error
+
+
+def _start(home: Path, num_cpus: int | None) -> None:
+    _set_authentication(
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_private_token(home))}
+    )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _init(address="local", num_cpus=num_cpus, include_dashboard=False)
+    except Exception as error:
+        raise errors.BackendError(
+            f"A local Ray could not be started: {error} Its own log is in /tmp/ray/session_latest/"
+            "logs. backend='local' runs flows without Ray.",
+        ) from error
+
+
+def _init(**options: Any) -> None:
+    ray.init(
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **options,
+    )
+    # Ray prints what its raylet says about crashed workers; a run reports that itself.
+    _worker.print_to_stdstream = _log_instead
+
+
+def _log_instead(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's
+    for line in data["lines"]:
+        _log.debug("%s", line)
+
+
+def _set_authentication(variables: dict[str, str]) -> None:
+    if "RAY_AUTH_TOKEN" in os.environ and variables.get("RAY_AUTH_TOKEN_PATH"):
+        variables = {"RAY_AUTH_MODE": "token"}
+    os.environ.update(variables)
+    # Ray read these variables when it was imported.
+    _native.Config.initialize("")
+    _native.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _has_token() -> bool:
+    return bool(_native.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def _private_token(home: Path) -> Path:
+    path = home / "ray" / "token"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(file, "w") as stream:
+                stream.write(secrets.token_hex(32))
+    except OSError as error:
+        raise errors.BackendError(
+            f"The token of the local Ray cannot be written to {str(path)!r}: {error}. Point "
+            "RAFLOW_HOME at a directory that is writable.",
+        ) from error
+    return path
+
+
+def _link(*, owned: bool, local: bool) -> Link:
+    node = _worker.global_worker.node
+    host = "127.0.0.1" if local else ray.util.get_node_ip_address()
+    return Link(owned, local, host, _raylet_of(node.raylet_socket_name))
+
+
+def _raylet_of(socket_name: str) -> int | None:
+    """Find the raylet by its command line; only Linux tells command lines in `/proc`."""
+    wanted = socket_name.encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"/raylet") and any(wanted in word for word in words):
+            return int(entry.name)
+    return None
+
+
+def probe(link: Link) -> str | None:
+    """Say why Ray is gone; None while it lives, as far as this machine can see."""
+    if not ray.is_initialized():
+        return "Ray was shut down in this process"
+    if link.raylet is not None and not _is_alive(link.raylet):
+        return (
+            f"the raylet of this machine (process {link.raylet}) died; everything that ran on it, "
+            "and every value it held, is lost"
+        )
+    return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
+
+
+def disconnect(link: Link) -> None:
+    """Close what was opened here."""
+    if link.owned:
+        ray.shutdown()

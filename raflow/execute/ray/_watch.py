@@ -1,0 +1,116 @@
+"""Ends user code in a worker process of Ray's, where it runs on the main thread."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType, FunctionType
+from typing import Any, Final, TypeVar
+
+from raflow import errors
+from raflow.execute.ray._mail import MARK
+
+T = TypeVar("T")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGUSR2, signal.SIGALRM)
+"""Ray's own soft cancel, ours, and the time limit."""
+_INSIST_SECONDS: Final = 0.3
+
+
+class SignalWatch:
+    """Watches one attempt by signals, which also end a wait in C such as `time.sleep`.
+
+    What does not come back to Python at all is ended together with its process: a timer of the C
+    library, which needs no lock of the interpreter's, writes where the code hangs and exits.
+    """
+
+    def __init__(
+        self,
+        timeout: float | None,
+        *,
+        grace: float,
+        last_words: int | None,
+        is_meant: Callable[[], bool],
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            timeout: The time limit in seconds.
+            grace: Seconds after the limit before the process is ended.
+            last_words: Where the process writes why it ends: a file descriptor.
+            is_meant: Whether the cancel that has just come is for this attempt.
+        """
+        self.fired: errors.Interruption | None = None
+        self._timeout = timeout
+        self._grace = grace
+        self._last_words = last_words
+        self._is_meant = is_meant
+        self._active = False
+        self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._previous: list[Any] = []
+
+    def __enter__(self) -> SignalWatch:
+        self._active = True
+        self._previous = [signal.signal(number, self._on_signal) for number in _SIGNALS]
+        if self._timeout is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._timeout)
+            if self._last_words is not None:
+                faulthandler.dump_traceback_later(
+                    self._timeout + self._grace, exit=True, file=self._last_words
+                )
+            else:
+                faulthandler.dump_traceback_later(self._timeout + self._grace, exit=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._active = False
+        self._task = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._timeout is not None:
+            faulthandler.cancel_dump_traceback_later()
+        for number, handler in zip(_SIGNALS, self._previous, strict=True):
+            signal.signal(number, handler)
+
+    def hand_over(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        """From now on stop the attempt by cancelling this task."""
+        self._task = (loop, task)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - protocol
+        if not self._active or (number == signal.SIGUSR2 and not self._is_meant()):
+            return
+        if self.fired is None:
+            self.fired = (
+                errors.TimeLimitReached() if number == signal.SIGALRM else errors.TaskInterrupted()
+            )
+            self._stop(self.fired)
+        elif self._task is not None and not self._task[1].cancelling():
+            # The event loop is blocked, so that the cancelling was not even begun.
+            raise self.fired
+
+    def _stop(self, reason: errors.Interruption) -> None:
+        if self._task is None:
+            raise reason
+        loop, task = self._task
+        loop.call_soon_threadsafe(task.cancel)
+        signal.setitimer(signal.ITIMER_REAL, _INSIST_SECONDS, _INSIST_SECONDS)
+
+
+def interrupt_main_thread() -> None:
+    """Deliver a soft cancel to the watch on the main thread."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGUSR2)
+
+
+def marked(session: int, batch: int, run: Callable[[], T]) -> T:
+    """Call `run` below a frame that the last words of the process will show."""
+    code: CodeType = _call.__code__.replace(co_name=MARK.format(session=session, batch=batch))
+    frame: Callable[[Callable[[], T]], T] = FunctionType(code, {})
+    return frame(run)
+
+
+def _call(run: Callable[[], T]) -> T:
+    return run()
