@@ -24,18 +24,18 @@ _USES: Final = {
     "aiter": "in an `async for`",
     "bytes": "as bytes",
     "call": "as a function",
+    "delitem": "with an index",
     "format": "inside a text",
     "fspath": "as a path",
+    "setitem": "with an index",
 }
 _CONTAINER_USES: Final = {
     "bool": "as a condition",
     "contains": "with `in`",
-    "delitem": "with an index",
     "getitem": "with an index",
     "iter": "in a loop or unpacked",
     "len": "for its length",
     "reversed": "in a loop",
-    "setitem": "with an index",
 }
 
 

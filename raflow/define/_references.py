@@ -64,10 +64,9 @@ def source_of(fn: Callable[..., Any]) -> str:
 
 
 def _normal_source(fn: Callable[..., Any]) -> str:
-    try:
-        tree = ast.parse(source_of(fn))
-    except SyntaxError:  # a lambda in the middle of an expression
+    if getattr(fn, "__name__", "") == "<lambda>":  # its source is the statement that it is in
         return ""
+    tree = ast.parse(source_of(fn))
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -1,0 +1,178 @@
+"""What a flow refers to, and the hash of its code."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from raflow.define import Flow, flow, task
+from tests.unit.define import some_tasks
+from tests.unit.define.some_tasks import Steps
+
+alone = some_tasks.first.with_options(name="alone")
+listed = [some_tasks.first.with_options(name="in list")]
+by_name = {"x": some_tasks.first.with_options(name="in dict")}
+bound = Steps().method
+part = functools.partial(some_tasks.first.with_options(name="in partial"), 1)
+
+
+@task
+def unused(x: int) -> int:
+    return x
+
+
+def helper(x: Any) -> Any:
+    return [alone(y) for y in x]
+
+
+@flow
+def child() -> Any:
+    return some_tasks.second(1)
+
+
+@flow
+def everything(unused: int = 0) -> Any:
+    local = unused
+
+    def inner() -> Any:
+        return some_tasks.nested.third(1)
+
+    class Holder:
+        unused = 1
+
+    helper([local])
+    listed[0](1)
+    by_name["x"](1)
+    Steps.shared(1)
+    bound(1)
+    part()
+    return child(), inner(), Holder().unused
+
+
+def test_everything_that_the_code_names_is_found() -> None:
+    names = {found.name for found in everything.tasks()}
+    assert names == {
+        *("alone", "in list", "in dict", "in partial", "shared", "method", "child", "second"),
+        "third",
+    }
+    assert {found.kind for found in everything.tasks()} == {"task", "flow"}
+
+
+def test_closures_are_looked_into() -> None:
+    own = some_tasks.first.with_options(name="own")
+
+    @flow
+    def body() -> Any:
+        return own(1), later(2)
+
+    assert [found.name for found in body.tasks()] == ["own"]
+    later = some_tasks.second
+    assert [found.name for found in body.tasks()] == ["own", "second"]
+
+
+def test_a_flow_that_calls_itself_is_found_once() -> None:
+    @flow
+    def again(n: int) -> Any:
+        return again(n - 1) if n else alone(n)
+
+    assert [found.name for found in again.tasks()] == ["alone"]
+
+
+SOURCE = '''
+"""A module."""
+from __future__ import annotations
+from raflow import flow, task
+
+def helper(x):
+    """Help."""
+    return x + 1
+
+@task(retries=2)
+def load(x):
+    return helper(x)
+
+@flow
+def etl(n: int):
+    """Load."""
+    # a comment
+    return load(n)
+'''
+
+
+def flow_of(source: str, name: str, folder: Path) -> Flow[..., Any]:
+    module = ModuleType(name)
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+        made: Flow[..., Any] = module.__dict__["etl"]
+        made.fingerprint()
+    finally:
+        del sys.modules[name]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        ("# a comment", "# another, longer comment\n", False),
+        ('"""Load."""', '"""Load it all."""', False),
+        ("return load(n)", "return load(\n        n,\n    )", False),
+        ('"""A module."""', "# nothing\n\n\n", False),
+        ("return load(n)", "return load(n + 1)", True),
+        ("n: int", "n: str", True),
+        ("return helper(x)", "return helper(2 * x)", True),
+        ("return x + 1", "return x + 2", True),
+        ("retries=2", "retries=3", True),
+    ],
+)
+def test_the_fingerprint_follows_the_code_and_nothing_else(
+    tmp_path: Path, old: str, new: str, differs: bool
+) -> None:
+    assert old in SOURCE
+    before = flow_of(SOURCE, "some_module", tmp_path).fingerprint()
+    after = flow_of(SOURCE.replace(old, new), "some_module", tmp_path).fingerprint()
+    assert (before != after) == differs
+    assert len(before) == 64
+
+
+def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.py").write_text(SOURCE)
+    script = "import pipeline; print(pipeline.etl.fingerprint())"
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(prints) == 1
+
+
+def test_code_without_a_source_has_a_fingerprint_too() -> None:
+    def made(text: str) -> Flow[..., Any]:
+        names: dict[str, Any] = {"flow": flow}
+        exec(textwrap.dedent(text), names)
+        found: Flow[..., Any] = names["etl"]
+        return found
+
+    one = made("@flow\ndef etl(x):\n    return [y + 1 for y in x]")
+    same = made("\n\n@flow\ndef etl(x):\n    return [y + 1 for y in x]")
+    other = made("@flow\ndef etl(x):\n    return [y + 2 for y in x]")
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert one.source == ""
+    lambdas = [flow(lambda x: x + 1), flow(lambda x: x + 2)]
+    assert lambdas[0].fingerprint() != lambdas[1].fingerprint()
