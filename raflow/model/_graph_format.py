@@ -98,7 +98,8 @@ def _caption(node: GraphNode) -> str:
     caption = node.label or node.key
     if node.kind is not NodeKind.MAP:
         return caption
-    return f"{caption} × {'?' if node.length is None else node.length}"  # noqa: RUF001 - a sign
+    known = "?" if node.length is None else node.length
+    return f"{caption} ({known} item{'s' * (known != 1)})"
 
 
 # --- Mermaid --------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def _mermaid_text(text: str) -> str:
     return '"' + "".join(c if c.isalnum() or c in _PLAIN else f"#{ord(c)};" for c in text) + '"'
 
 
-_PLAIN: Final = frozenset(" -_.,:()[]/×?=")  # noqa: RUF001 - a sign
+_PLAIN: Final = frozenset(" -_.,:()[]/?=")
 
 
 # --- Graphviz -------------------------------------------------------------------------------------
