@@ -27,18 +27,28 @@ app.add_typer(_db.app, name="db")
 app.command("doctor")(_doctor.doctor)
 
 
-@app.callback()
-def root(
-    version_: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version of raflow.")
-    ] = False,
-) -> None:
-    """Run Python functions as flows on Ray, and look at what they did."""
-    if version_:
+def _print_version(asked: bool) -> None:
+    if asked:
         import raflow
 
         print(raflow.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version of raflow.",
+        ),
+    ] = False,
+) -> None:
+    """Run Python functions as flows on Ray, and look at what they did."""
 
 
 @app.command("version")

@@ -62,5 +62,5 @@ def iso(at: float | None) -> str | None:
 
 
 def plain_type(name: str) -> str:
-    """Return the name of a class as people write it: without its module, if that is Python's."""
-    return name.removeprefix("builtins.")
+    """Return the name of a class as people write it: without the module of well-known ones."""
+    return name.removeprefix("builtins.").removeprefix("raflow.errors.")

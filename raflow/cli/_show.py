@@ -47,16 +47,17 @@ def print_run(store: Store, run: FlowRun, *, every_item: bool = False, brief: bo
     failed = _task_rows.failures(store, run)
     for panel in _failure_panels(run, failed):
         out.print(panel)
-    out.print(_end(run, brief=brief))
+    out.print(_end(run, brief=brief, own_error=not _is_told(run, failed)))
     _console.print_next(next_commands(run, rows))
 
 
 def print_end(run: FlowRun) -> None:
     """Print what came of a flow run, and no more than its own error."""
     out = _console.out()
-    if run.error is not None:
-        out.print(_panel(f"{run.flow} {run.state.name.value}", run.error, run.state.message, 14))
-    out.print(_end(run, brief=True))
+    told = _is_told(run, ())
+    if not told:
+        out.print(_flow_panel(run))
+    out.print(_end(run, brief=True, own_error=not told))
 
 
 def next_commands(run: FlowRun, rows: Sequence[TaskRow]) -> list[str]:
@@ -97,14 +98,14 @@ def _head(run: FlowRun) -> Table:
     )
 
 
-def _end(run: FlowRun, *, brief: bool) -> Table:
+def _end(run: FlowRun, *, brief: bool, own_error: bool) -> Table:
     took = ""
     if run.ended_at is not None:
         took = f" in {_format.duration(run.ended_at - (run.started_at or run.created_at))}"
     state = _console.state_text(run.state).append(took)
     if brief:
         state.append(f"  {run.flow}", style="bold")
-    why = run.state.reason or ("" if run.state.is_final and run.error else run.state.message)
+    why = run.state.reason or ("" if own_error else run.state.message)
     return _console.facts(
         [
             ("State", state),
@@ -134,8 +135,8 @@ def _failure_panels(run: FlowRun, failed: Sequence[TaskRun]) -> Iterable[Rendera
         yield _panel(title, task_run.error, task_run.state.message, lines)
     if len(failed) > len(shown):
         yield Text(f"… and {len(failed) - len(shown)} or more task runs that failed\n", style="dim")
-    if run.error is not None and not _is_told(run.error, failed):
-        yield _panel(f"{run.flow} {run.state.name.value}", run.error, run.state.message, 14)
+    if not _is_told(run, failed):
+        yield _flow_panel(run)
 
 
 def _panel(title: str, error: ErrorInfo | None, message: str, lines: int) -> Panel:
@@ -146,9 +147,16 @@ def _panel(title: str, error: ErrorInfo | None, message: str, lines: int) -> Pan
     return Panel(Group(*parts), title=title, title_align="left", border_style="red")
 
 
-def _is_told(error: ErrorInfo, failed: Sequence[TaskRun]) -> bool:
-    """Whether the failures of task runs say all that the error of their flow run says."""
-    if failed and error.type.startswith("raflow.errors."):
+def _flow_panel(run: FlowRun) -> Panel:
+    title = f"{run.flow} {run.state.name.value}"
+    return _panel(title, run.error, run.state.message, _TRACEBACK_LINES)
+
+
+def _is_told(run: FlowRun, failed: Sequence[TaskRun]) -> bool:
+    """Whether the error of a flow run says no more than its state and the failures of its tasks."""
+    if run.error is None or run.error.type.startswith("raflow.errors.FlowRun"):
+        return True
+    if failed and run.error.type.startswith("raflow.errors."):
         return True
     told = {(t.error.type, t.error.message) for t in failed if t.error is not None}
-    return (error.type, error.message) in told
+    return (run.error.type, run.error.message) in told

@@ -35,6 +35,8 @@ def find_flow(target: str) -> Found:
         DefinitionError: The code raises an error when it is loaded.
     """
     place, name = _split(target)
+    if not place:
+        raise errors.NotFoundError(f"{target!r} names no file or module.")
     module = _load(place)
     flows = flows_in(module)
     if not flows:
