@@ -57,10 +57,12 @@ class Findings:
 class Report(TypedDict):
     """What the flow returns."""
 
-    answer: str
-    flights: int
     chart: str
     table: str
+    flights: int
+    answer: str
+    minutes: dict[str, float]
+    """What each cause adds to the average flight."""
 
 
 def conditions() -> dict[tuple[str, str], pl.Expr]:
@@ -309,10 +311,14 @@ def footnote(findings: Findings) -> str:
 
 @task
 def report(findings: Findings, chart: Path, table: Path) -> Report:
-    """Say the answer in words."""
-    added = ", ".join(f"{cause} {minutes:.1f}" for cause, minutes in findings.causes().items())
-    answer = f"{headline(findings)}. {subtitle(findings)} Minutes that each cause adds: {added}."
-    return Report(answer=answer, flights=findings.flights, chart=str(chart), table=str(table))
+    """Say the answer, and where to see more."""
+    return Report(
+        chart=str(chart),
+        table=str(table),
+        flights=findings.flights,
+        answer=headline(findings),
+        minutes={cause: round(minutes, 1) for cause, minutes in findings.causes().items()},
+    )
 
 
 @flow
