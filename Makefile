@@ -34,6 +34,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run a real pipeline on a local Ray and show what it left
 	$(say) "Running examples/01_flights on a local Ray"
 	@$(BIN)/raflow run examples/01_flights/flow.py
+	@echo "raflow is $(BIN)/raflow; to type less: source $(BIN)/activate"
 
 check: $(READY) ## Format, lint, types, layers and unit tests: the quick half of `test`
 	$(say) "Format and lint"
