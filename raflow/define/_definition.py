@@ -25,6 +25,8 @@ class Definition:
     fn: Callable[..., Any]
     """The plain function."""
     name: str
+    owner: str
+    """How errors call it: `Task 'load'`."""
     description: str
     """The description given, or the function's docstring."""
     version: str
@@ -43,16 +45,12 @@ class Definition:
         self.name = options.get("name") or _name_of(fn)
         self.description = options.get("description") or inspect.getdoc(fn) or ""
         self.version = options.get("version") or ""
+        self.owner = f"{self.kind.capitalize()} {self.name!r}"
         self.signature = self._read_signature()
         self.form = CallForm.of(self.signature)
         self._simple = _simple_names(self.signature)
         # So that help() and inspect show the function; a Task is none to the type checker.
         functools.update_wrapper(cast("Callable[..., Any]", self), fn, updated=())
-
-    @property
-    def owner(self) -> str:
-        """How errors call it: `Task 'load'`."""
-        return f"{self.kind.capitalize()} {self.name!r}"
 
     @property
     def declaration(self) -> str:

@@ -6,8 +6,8 @@ import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import Any, Final
 
 from raflow import errors
 from raflow.define._futures import AllowFailure, MapFuture, TaskFuture, Unmapped
@@ -16,6 +16,9 @@ from raflow.define._requests import Dependency, FlowContext, Hole
 from raflow.model import EdgeKind
 
 _Change = Callable[[Any], Any]
+
+_STAND_INS: Final = (NotAValue, AllowFailure, Unmapped)
+_KEEP: Final = object()
 
 
 class Lifter:
@@ -50,7 +53,7 @@ class Lifter:
         Raises:
             DefinitionError: A future belongs to another flow run.
         """
-        if _is_plain(value):
+        if not _holds(value, _STAND_INS):
             return value
         return self._lift(value, parameter, target_item, allow_failure=False)
 
@@ -89,9 +92,7 @@ class Lifter:
     def _lift(
         self, value: Any, parameter: str, target_item: int | None, *, allow_failure: bool
     ) -> Any:
-        seen: set[int] = set()
-
-        def change(inner: Any) -> Any:
+        def replaced(inner: Any) -> Any:
             if isinstance(inner, TaskFuture | MapFuture):
                 return self.depend(
                     inner,
@@ -103,16 +104,10 @@ class Lifter:
             if isinstance(inner, AllowFailure):
                 return self._lift(inner.value, parameter, target_item, allow_failure=True)
             if isinstance(inner, Unmapped):
-                return change(inner.value)
-            if id(inner) in seen:  # a container that holds itself
-                return inner
-            seen.add(id(inner))
-            try:
-                return _rebuilt(inner, change)
-            finally:
-                seen.remove(id(inner))
+                return self._lift(inner.value, parameter, target_item, allow_failure=allow_failure)
+            return _KEEP
 
-        return change(value)
+        return _mended(value, replaced)
 
 
 def fill(arguments: Mapping[str, Any], values: Mapping[int, Any]) -> Mapping[str, Any]:
@@ -129,16 +124,66 @@ def fill(arguments: Mapping[str, Any], values: Mapping[int, Any]) -> Mapping[str
     if not values:
         return arguments
 
-    def change(inner: Any) -> Any:
-        return values[inner.edge] if type(inner) is Hole else _rebuilt(inner, change)
+    def replaced(inner: Any) -> Any:
+        return values[inner.edge] if type(inner) is Hole else _KEEP
 
-    return {name: change(value) for name, value in arguments.items()}
+    return {
+        name: _mended(value, replaced) if _holds(value, (Hole,)) else value
+        for name, value in arguments.items()
+    }
+
+
+def _holds(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Return whether something of these kinds is inside, or is the value itself."""
+    if _is_plain(value):
+        return False
+    if isinstance(value, kinds):
+        return True
+    inside = _inside(value)
+    try:
+        return _may_hold(inside) and any(_holds(inner, kinds) for inner in inside)
+    except RecursionError:  # a container that holds itself: `_mended` copes with it
+        return True
+
+
+def _inside(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if dataclasses.is_dataclass(value):
+        return _fields(value).values()
+    return [*value.__dict__.values(), *(value.__pydantic_extra__ or {}).values()]
+
+
+def _mended(value: Any, replaced: _Change) -> Any:
+    """Return a copy of nested containers in which some of the things inside are replaced.
+
+    Args:
+        value: The outermost container, or anything else.
+        replaced: Returns what belongs in the place of a thing, or `_KEEP`.
+    """
+    around: set[int] = set()
+
+    def change(inner: Any) -> Any:
+        if _is_plain(inner):
+            return inner
+        new = replaced(inner)
+        if new is not _KEEP:
+            return new
+        if id(inner) in around:  # a container that holds itself
+            return inner
+        around.add(id(inner))
+        try:
+            return _rebuilt(inner, change)
+        finally:
+            around.remove(id(inner))
+
+    return change(value)
 
 
 def _rebuilt(value: Any, change: _Change) -> Any:
     """Return a container with changed insides; the same object if nothing in it changes."""
-    if _is_plain(value):
-        return value
     if isinstance(value, list):
         return _rebuilt_list(value, change)
     if isinstance(value, dict):
@@ -218,15 +263,19 @@ def _rebuilt_set(value: Set[Any], change: _Change) -> Set[Any]:
 
 
 def _rebuilt_dataclass(value: Any, change: _Change) -> Any:
-    names = [f.name for f in dataclasses.fields(value) if hasattr(value, f.name)]
-    new = {name: change(getattr(value, name)) for name in names}
-    changed = {name: inner for name, inner in new.items() if inner is not getattr(value, name)}
-    if not changed:
+    old = _fields(value)
+    new = _rebuilt_dict(old, change)
+    if new is old:
         return value
     copied = copy.copy(value)
-    for name, inner in changed.items():
+    for name, inner in new.items():
         object.__setattr__(copied, name, inner)  # also where the class is frozen
     return copied
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = (field.name for field in dataclasses.fields(value))
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _rebuilt_model(value: Any, change: _Change) -> Any:

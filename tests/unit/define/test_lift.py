@@ -196,6 +196,10 @@ def test_a_container_that_holds_itself_is_left_alone() -> None:
     circle: list[Any] = [1]
     circle.append(circle)
     assert lift(circle) is circle
+    with body_of(FakeFlow()) as context:
+        both = Lifter(context, "x").lift([circle, make(1)], "p")
+    assert both[0] is circle
+    assert fill({"p": both}, {0: 5})["p"] == [circle, 5]
 
 
 def test_allow_failure_holds_for_all_inside() -> None:
