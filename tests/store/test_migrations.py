@@ -200,6 +200,15 @@ def test_a_server_database_may_be_shared(postgres_url: str, tmp_path: Path) -> N
         assert opened.flows() == []
 
 
+@pytest.mark.postgres
+def test_a_schema_of_its_own_in_a_shared_database(postgres_url: str, tmp_path: Path) -> None:
+    execute(postgres_url, "CREATE TABLE states (name TEXT)", "CREATE SCHEMA raflow")
+    url = f"{postgres_url}&options=-csearch_path%3Draflow"
+    with Store.open(url, log_dir=tmp_path) as opened:
+        assert opened.apply(records.batch(records.flow_run())) is True
+    execute(postgres_url, "SELECT name FROM states", "SELECT id FROM raflow.flow_runs")
+
+
 def test_a_migration_that_fails_changes_nothing(database_url: str, tmp_path: Path) -> None:
     execute(database_url, "CREATE VIEW states AS SELECT 1 AS one")
     with pytest.raises(errors.StoreError, match="states"):

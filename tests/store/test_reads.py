@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from raflow import errors, model
 from raflow.model import FlowGraph, StateName, StateType, TaskRunKey
@@ -162,6 +167,24 @@ def test_task_runs_by_state_and_node(mapped: Store) -> None:
     failed_items = mapped.task_runs(records.RUN, state_types={StateType.FAILED}, node=0)
     assert [run.key.map_index for run in failed_items] == [7, 8, 9]
     assert mapped.task_runs("unknown") == []
+
+
+def test_the_failed_of_many_are_found_by_index(sqlite_url: str, tmp_path: Path) -> None:
+    with Store.open(sqlite_url, log_dir=tmp_path) as store:
+        statements: list[tuple[str, Any]] = []
+        engine = store._database.reader
+
+        @sa.event.listens_for(engine, "before_cursor_execute")
+        def _keep(
+            _connection: object, _cursor: object, sql: str, parameters: Any, *_: object
+        ) -> None:
+            statements.append((sql, parameters))
+
+        store.task_runs(records.RUN, state_types={StateType.FAILED}, node=0, limit=50)
+        (sql, parameters) = statements[-1]
+        with closing(sqlite3.connect(tmp_path / "home" / "raflow.db")) as connection:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    assert any("(flow_run=? AND state=? AND node=?)" in step[3] for step in plan), plan
 
 
 def test_task_runs_come_in_pages(mapped: Store) -> None:
