@@ -90,14 +90,6 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
     return grid
 
 
-def print_next(commands: Iterable[str]) -> None:
-    """Print commands that are worth trying next."""
-    grid = Table.grid(padding=(0, 2))
-    for number, command in enumerate(commands):
-        grid.add_row(Text("" if number else "Next", style="dim"), Text(command, style="bold"))
-    out().print(grid, soft_wrap=True)
-
-
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     # A pipe has no width: a program should not get texts that were cut for a terminal.

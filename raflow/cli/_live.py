@@ -22,7 +22,7 @@ from raflow.model import PALETTE, FlowRun, LogLine, NodeKind, StateType
 from raflow.runtime import Observer
 
 _REFRESHES_PER_SECOND: Final = 8
-_OTHER_LINES: Final = 5
+_OTHER_LINES: Final = 6
 _BAR_ORDER: Final = (
     StateType.COMPLETED,
     StateType.SKIPPED,
@@ -88,12 +88,12 @@ class LiveProgress(Observer):
         if run is None:
             return Text(f"Starting … {_format.duration(now - self._begun)}", style="dim")
         elapsed = _format.duration((run.ended_at or now) - run.created_at)
-        parts: list[RenderableType] = [_header(run, elapsed)]
+        parts: list[RenderableType] = [_header(run, elapsed), Text()]
         rows = self._progress.rows()
         if rows:
-            parts.append(_totals(rows))
             size = self._console.size
             parts.append(draw_rows(rows, now, width=size.width, room=size.height - _OTHER_LINES))
+            parts += [Text(), _totals(rows)]
         return Group(*parts)
 
 

@@ -71,7 +71,8 @@ def _watched(*, quiet: bool, json_: bool) -> Iterator[list[Any]]:
     console = _console.err()
     with contextlib.ExitStack() as stack:
         observers: list[Any] = []
-        if console.is_terminal and not quiet:
+        # Not `console.is_terminal`: FORCE_COLOR makes that true for a log file as well.
+        if sys.stderr.isatty() and not quiet:
             progress = _progress.Progress()
             live = stack.enter_context(_live.LiveProgress(console, progress=progress))
             observers = [progress, live]
@@ -96,14 +97,13 @@ def _tell(outcome: Any, settings: Any, *, json_: bool, quiet: bool) -> None:
     from raflow.cli import _console, _show
     from raflow.store import Store
 
-    if quiet and not json_:
-        _show.print_end(outcome.flow_run)
-        return
     with Store.open(settings.database, log_dir=settings.logs) as store:
         if json_:
             _console.emit_json(_show.as_json(store, outcome.flow_run))
+        elif quiet:
+            _show.print_end(store, outcome.flow_run, out=_console.out())
         else:
-            _show.print_run(store, outcome.flow_run, brief=True)
+            _show.print_run(store, outcome.flow_run, out=_console.out(), brief=True)
 
 
 def _code(outcome: Any) -> ExitCode:

@@ -100,7 +100,7 @@ def show(
         if json_:
             _console.emit_json(_show.as_json(store, flow_run, every_item=all_))
         else:
-            _show.print_run(store, flow_run, every_item=all_)
+            _show.print_run(store, flow_run, out=_console.out(), every_item=all_)
 
 
 @app.command("logs")

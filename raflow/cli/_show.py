@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -28,48 +28,66 @@ def as_json(store: Store, run: FlowRun, *, every_item: bool = False) -> dict[str
     }
 
 
-def print_run(store: Store, run: FlowRun, *, every_item: bool = False, brief: bool = False) -> None:
+def print_run(
+    store: Store,
+    run: FlowRun,
+    *,
+    out: Console,
+    every_item: bool = False,
+    brief: bool = False,
+) -> None:
     """Print a flow run.
 
     Args:
         store: The record.
         run: The flow run.
+        out: Where to.
         every_item: A row for each item of a map. Default: one for the map.
         brief: Leave out what a person who has just started the run knows.
     """
-    out = _console.out()
     rows = _rows(store, run, every_item)
     if not brief:
         out.print(_head(run))
+        out.print()
     if rows:
         out.print(_task_rows.render(rows, limit=None if every_item else 40))
         out.print()
     failed = _task_rows.failures(store, run)
     for panel in _failure_panels(run, failed):
         out.print(panel)
-    out.print(_end(run, brief=brief, own_error=not _is_told(run, failed)))
-    _console.print_next(next_commands(run, rows))
+    end = _end(run, brief=brief, own_error=not _is_told(run, failed))
+    commands = next_commands(run, rows, shown=not brief)
+    out.print(_console.facts([*end, ("Next", _commands(commands))]))
 
 
-def print_end(run: FlowRun) -> None:
-    """Print what came of a flow run, and no more than its own error."""
-    out = _console.out()
-    told = _is_told(run, ())
-    if not told:
-        out.print(_flow_panel(run))
-    out.print(_end(run, brief=True, own_error=not told))
+def print_end(store: Store, run: FlowRun, *, out: Console) -> None:
+    """Print what came of a flow run, and why; see `print_run`."""
+    failed = _task_rows.failures(store, run)
+    for panel in _failure_panels(run, failed):
+        out.print(panel)
+    out.print(_console.facts(_end(run, brief=True, own_error=not _is_told(run, failed))))
 
 
-def next_commands(run: FlowRun, rows: Sequence[TaskRow]) -> list[str]:
-    """Return commands that are worth trying after this run."""
+def next_commands(run: FlowRun, rows: Sequence[TaskRow], *, shown: bool) -> list[str]:
+    """Return commands that are worth trying next.
+
+    Args:
+        run: The flow run.
+        rows: Its tasks.
+        shown: Whether `runs show` is the command that was just tried.
+    """
     name = short_name(run)
-    commands = [f"raflow runs logs {name}", f"raflow runs graph {name}"]
+    logs = f"raflow runs logs {name}"
     failed = next((row for row in rows if row.counts.get(StateType.FAILED)), None)
     if failed is not None:
-        commands[0] += f" --task {failed.node.key}"
+        logs += f" --task {failed.node.key}"
     if not run.state.is_final:
-        commands[0] += " --follow"
-    return [f"raflow runs show {name}", *commands]
+        logs += " --follow"
+    child = next((row.child_flow_run_id for row in rows if row.child_flow_run_id), None)
+    show = f"raflow runs show {name}"
+    if shown:
+        show = f"raflow runs show {child}" if child else f"{show} --all"
+    return [show, logs, f"raflow runs graph {name}"]
 
 
 def short_name(run: FlowRun) -> str:
@@ -98,7 +116,11 @@ def _head(run: FlowRun) -> Table:
     )
 
 
-def _end(run: FlowRun, *, brief: bool, own_error: bool) -> Table:
+def _commands(commands: Iterable[str]) -> Text:
+    return Text("\n").join(Text(command, style="bold") for command in commands)
+
+
+def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, Text | str | None]]:
     took = ""
     if run.ended_at is not None:
         took = f" in {_format.duration(run.ended_at - (run.started_at or run.created_at))}"
@@ -106,14 +128,12 @@ def _end(run: FlowRun, *, brief: bool, own_error: bool) -> Table:
     if brief:
         state.append(f"  {run.flow}", style="bold")
     why = run.state.reason or ("" if own_error else run.state.message)
-    return _console.facts(
-        [
-            ("State", state),
-            ("Why", why),
-            ("Result", _result(run.result)),
-            ("Run", Text.assemble((run.name, "bold"), (f"  {run.id}", "dim"))),
-        ]
-    )
+    return [
+        ("State", state),
+        ("Why", why),
+        ("Result", _result(run.result)),
+        ("Run", Text.assemble((run.name, "bold"), (f"  {run.id}", "dim"))),
+    ]
 
 
 def _result(result: ResultInfo | None) -> Text | None:

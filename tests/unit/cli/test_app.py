@@ -162,6 +162,30 @@ class TestRun:
         assert 'raise ValueError("the body is broken")' in ended.out
         assert "/raflow/runtime/" not in ended.out + ended.err
 
+    @pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+    def test_the_task_that_failed_is_named_where_another_had_to_wait_for_it(
+        self, cli: Cli, tmp_path: Path, quiet: list[str]
+    ) -> None:
+        (tmp_path / "chain.py").write_text(
+            HELLO.partition("@flow")[0]
+            + "@task\ndef bad() -> str:\n    raise KeyError('no such row')\n\n"
+            "@flow\ndef chain() -> str:\n    return greet(bad())\n"
+        )
+        ended = cli("run", "chain.py", *quiet)
+        assert ended.code == ExitCode.RUN_FAILED
+        assert "bad-0 Failed" in ended.out
+        assert "KeyError: 'no such row'" in ended.out
+        assert "greet-0 UpstreamFailed" not in ended.out
+
+    def test_colours_in_a_log_file_do_not_make_it_a_terminal(
+        self, cli: Cli, hello: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NO_COLOR")
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        ended = cli("run", "hello.py:hello")
+        assert ended.code == ExitCode.OK
+        assert ended.err.count("greet-0") == 2  # its line of log, and its end
+
     def test_a_parameter_file(self, cli: Cli, hello: str, tmp_path: Path) -> None:
         (tmp_path / "p.json").write_text('{"name": "Bob"}')
         ended = cli("run", "hello.py:hello", "--params-file", "p.json", "--json")

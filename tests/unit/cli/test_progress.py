@@ -217,8 +217,8 @@ class TestLive:
         screen.print(live.draw())
         lines = drawn(screen).splitlines()
         assert lines[0].split() == ["▶", "etl", "etl-1", "1m", "05s"]
-        assert lines[1].split() == ["▶", "1", "running"]
         assert lines[2].split() == ["▶", "read-0", "1m", "05s"]
+        assert lines[-1].split() == ["▶", "1", "running"]
 
     def test_before_there_is_a_run_it_says_that_it_starts(self) -> None:
         now = [T0]
