@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from raflow import SkipTask, define
+from raflow import SkipTask, define, task
 
 
 def add(x: Any, y: Any = 1) -> Any:
@@ -88,6 +89,15 @@ def use_memory(megabytes: int) -> int:
     return len(bytearray(b"x") * (megabytes << 20))
 
 
+def use_memory_slowly(megabytes: int) -> int:
+    kept = []
+    for _ in range(megabytes // 50):
+        kept.append(bytearray(b"x") * (50 << 20))
+        time.sleep(0.05)
+    time.sleep(5)
+    return len(kept)
+
+
 def interval(seconds: float) -> tuple[float, float]:
     begun = time.time()
     time.sleep(seconds)
@@ -139,9 +149,17 @@ def cleans_up(path: str) -> None:
         Path(path).write_text("cleaned up")
 
 
-def hang_in_c(seconds: int) -> None:
-    """Holds the interpreter's lock all the time."""
-    ctypes.PyDLL(None).sleep(seconds)
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def process() -> int:
+    return os.getpid()
+
+
+def hang_in_c() -> None:
+    """Holds the interpreter's lock for ever, and never looks whether a signal has come."""
+    sum(itertools.repeat(0))
 
 
 def backtrack(length: int) -> object:
@@ -190,14 +208,19 @@ class NotEvenAnException(BaseException):
 
 
 def fail(kind: str) -> NoReturn:
-    raise {
-        "ordinary": lambda: OrdinaryError("it went wrong", 42),
-        "two": lambda: NeedsTwoArguments("one", "two"),
-        "broken": BrokenText,
-        "lock": HoldsALock,
-        "base": lambda: NotEvenAnException("beyond Exception"),
-        "interrupt": KeyboardInterrupt,
-    }[kind]()
+    match kind:
+        case "ordinary":
+            raise OrdinaryError("it went wrong", 42)
+        case "two":
+            raise NeedsTwoArguments("one", "two")
+        case "broken":
+            raise BrokenText
+        case "lock":
+            raise HoldsALock
+        case "base":
+            raise NotEvenAnException("beyond Exception")
+        case _:
+            raise KeyboardInterrupt
 
 
 def fail_with_cause() -> NoReturn:
@@ -246,3 +269,12 @@ def never(task: str, error: BaseException) -> bool:
 
 def broken_condition(task: str, error: BaseException) -> bool:
     raise LookupError("the condition is broken")
+
+
+_lock = threading.Lock()
+
+
+@task
+def decorated(x: int) -> int:
+    with _lock:  # a copy of this function could not travel
+        return x * 2

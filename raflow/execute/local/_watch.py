@@ -79,7 +79,8 @@ class ThreadWatch:
     def _insist(self) -> None:
         """Interrupt an event loop that is blocked, so that the cancelling was not even begun."""
         with self._lock:
-            if self._thread is not None and self._async and not self._async[1].cancelling():
+            blocked = self._async is not None and not self._async[1].cancelling()
+            if self._thread is not None and self.fired is not None and blocked:
                 _raise_in(self._thread, type(self.fired))
 
 
