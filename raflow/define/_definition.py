@@ -42,6 +42,7 @@ class Definition:
             raise errors.DefinitionError(f"@{self.kind} is for functions, and {fn!r} is none.")
         self.fn = fn
         self._given = dict(options)
+        self._checker: Any = None
         self.name = options.get("name") or _name_of(fn)
         self.description = options.get("description") or inspect.getdoc(fn) or ""
         self.version = options.get("version") or ""
@@ -112,9 +113,10 @@ class Definition:
         return hook
 
     def __getstate__(self) -> dict[str, Any]:
-        # Hooks stay with the process that declared them; they may hold what cannot travel.
+        # Hooks, and the classes made to check parameters, stay with the process that has them: they
+        # may hold what cannot travel.
         given = {k: v for k, v in self._given.items() if not k.startswith("on_")}
-        return self.__dict__ | {"_given": given}
+        return self.__dict__ | {"_given": given, "_checker": None}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

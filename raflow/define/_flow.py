@@ -60,6 +60,8 @@ class Flow(Definition, Generic[P, R]):
     options: FlowOptions
     """How its runs behave."""
 
+    _checker: Parameters | None
+
     def __init__(self, fn: Callable[..., Any], **options: Unpack[FlowKeywords]) -> None:
         """Declare a function as a flow; `@flow` is the usual way.
 
@@ -72,7 +74,6 @@ class Flow(Definition, Generic[P, R]):
         self.run_name = run_name(self.owner, "flow_run_name", naming, self.signature)
         """Makes the name of a run from its parameters by name; None: raflow makes one up."""
         self._around = _local_names(fn)
-        self._checker: Parameters | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the flow and return its value; inside another flow, return a `TaskFuture` of it.

@@ -12,17 +12,13 @@ import types
 import typing
 from collections.abc import Mapping
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from typing_extensions import override
 
 from raflow import errors
 from raflow.define._definition import Definition
-
-if TYPE_CHECKING:
-    from pydantic_core import core_schema
 
 _CONFIG: Final = pydantic.ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 _VARIADIC: Final = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
@@ -194,10 +190,7 @@ class _LenientSchema(GenerateJsonSchema):
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - theirs
 
-    @override
-    def handle_invalid_for_json_schema(
-        self, schema: core_schema.CoreSchema, error_info: str
-    ) -> JsonSchemaValue:
+    def handle_invalid_for_json_schema(self, *_: Any, **__: Any) -> JsonSchemaValue:
         return {}
 
 

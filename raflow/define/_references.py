@@ -50,7 +50,7 @@ def _digest(text: str) -> str:
 
 def code_hash(fn: Callable[..., Any]) -> str:
     """Return a hash of the code of one function, without what it refers to."""
-    inner = inspect.unwrap(fn)
+    inner = _plain(fn)
     normal = _normal_source(inner) or _normal_bytecode(getattr(inner, "__code__", None))
     return _digest(normal or repr(type(inner)))
 
@@ -58,7 +58,7 @@ def code_hash(fn: Callable[..., Any]) -> str:
 def source_of(fn: Callable[..., Any]) -> str:
     """Return the source text of a function; empty if it cannot be read."""
     try:
-        return textwrap.dedent(inspect.getsource(inspect.unwrap(fn)))
+        return textwrap.dedent(inspect.getsource(_plain(fn)))
     except (OSError, TypeError):
         return ""
 
@@ -76,11 +76,22 @@ def _normal_source(fn: Callable[..., Any]) -> str:
 def _normal_bytecode(code: types.CodeType | None) -> str:
     if code is None:
         return ""
-    constants = [
-        _normal_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts
-    ]
     names = (code.co_names, code.co_varnames, code.co_freevars)
-    return repr((code.co_code.hex(), constants, names))
+    return repr((code.co_code.hex(), [_normal_constant(c) for c in code.co_consts], names))
+
+
+def _normal_constant(constant: object) -> str:
+    if isinstance(constant, types.CodeType):
+        return _normal_bytecode(constant)
+    if isinstance(constant, frozenset):  # its order differs from process to process
+        return repr(sorted(map(_normal_constant, constant)))
+    return repr(constant)
+
+
+def _plain(fn: Callable[..., Any]) -> Any:
+    """Return the function that is inside decorators and partials."""
+    inner = inspect.unwrap(fn)
+    return _plain(inner.func) if isinstance(inner, functools.partial) else inner
 
 
 def _reached(start: Definition) -> list[Definition | types.FunctionType]:
@@ -104,7 +115,7 @@ def _package_of(fn: Callable[..., Any]) -> str:
 
 def _referred(fn: Any) -> Iterator[Any]:
     """Yield the objects that the names in a function's code lead to."""
-    inner = inspect.unwrap(fn)
+    inner = _plain(fn)
     code = getattr(inner, "__code__", None)
     if code is None:
         return

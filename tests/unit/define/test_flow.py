@@ -182,6 +182,8 @@ def test_a_flow_cannot_start_inside_a_task(runner: Direct) -> None:
 
 def test_a_flow_travels_without_its_hooks() -> None:
     made = etl.with_options(name="moved", on_failure=[lambda f, run, state: None])
+    made.validate(1)
     again = pickle.loads(cloudpickle.dumps(made))
+    assert again._checker is None
     assert (again.name, again.validate(3)["day"]) == ("moved", 3)
     assert again.hooks_for(State(name=StateName.FAILED, at=0.0)) == ()

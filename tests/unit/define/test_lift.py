@@ -192,6 +192,23 @@ def test_containers_keep_their_kind_and_what_else_they_carry() -> None:
         assert Lifter(context, "x").lift(names, "p").title == "kept"
 
 
+def test_what_stands_next_to_a_future_is_shared() -> None:
+    beside = {
+        "list": [1, [2]],
+        "dict": {"a": {"b": 1}},
+        "tuple": (1, (2,)),
+        "set": {1, (1,)},
+        "model": Model(value=[1]),
+        "dataclass": Open([1]),
+    }
+    with body_of(FakeFlow()) as context:
+        lifted = Lifter(context, "x").lift({"future": make(1), **beside}, "p")
+    filled = fill({"p": lifted}, {0: 5})["p"]
+    assert filled["future"] == 5
+    assert all(lifted[name] is value for name, value in beside.items())
+    assert all(filled[name] is value for name, value in beside.items())
+
+
 def test_a_container_that_holds_itself_is_left_alone() -> None:
     circle: list[Any] = [1]
     circle.append(circle)

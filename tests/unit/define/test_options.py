@@ -225,9 +225,11 @@ def test_hooks_of_a_task_belong_to_states() -> None:
     def failed(task: Any, run: Any, state: Any) -> None:
         calls.append("failed")
 
-    assert made.hooks_for(state(StateName.RUNNING)) == (told,)
-    assert made.hooks_for(state(StateName.RETRYING)) == (told,)
-    assert made.hooks_for(state(StateName.RECOVERED)) == (told,)
+    assert made.on_running(print) is print
+    assert made.on_completion(print) is print
+    assert made.hooks_for(state(StateName.RUNNING)) == (told, print)
+    assert made.hooks_for(state(StateName.RETRYING)) == (told, print)
+    assert made.hooks_for(state(StateName.RECOVERED)) == (told, print)
     assert made.hooks_for(state(StateName.TIMED_OUT)) == (failed,)
     assert made.hooks_for(state(StateName.OUT_OF_MEMORY)) == (failed,)
     assert made.hooks_for(state(StateName.UPSTREAM_FAILED)) == ()

@@ -164,6 +164,13 @@ def test_every_fault_is_told_at_once_and_long_values_are_cut() -> None:
     assert "x" * 100 not in str(caught.value)
 
 
+def test_arguments_by_name_are_checked_alike() -> None:
+    with pytest.raises(errors.ParameterError) as caught:
+        etl.validate_arguments({"dya": 1})
+    assert "'day' is missing; 'regions' is missing; dya=1 does not fit" in str(caught.value)
+    assert etl.validate_arguments({"day": date(2026, 1, 1), "regions": []})["limit"] == 10
+
+
 def test_without_validation_values_pass_as_they_are() -> None:
     made = etl.with_options(validate_parameters=False)
     checked = made.validate("x", 3)

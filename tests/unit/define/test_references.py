@@ -65,6 +65,14 @@ def test_everything_that_the_code_names_is_found() -> None:
     assert {found.kind for found in everything.tasks()} == {"task", "flow"}
 
 
+def test_decorators_and_partials_are_looked_into() -> None:
+    made = flow(functools.partial(helper, [1]))
+    assert [found.name for found in made.tasks()] == ["alone"]
+    assert made.source.startswith("def helper(")
+    other = flow(name="helper")(functools.partial(some_tasks.first.fn, 1))
+    assert made.fingerprint() != other.fingerprint()
+
+
 def test_closures_are_looked_into() -> None:
     own = some_tasks.first.with_options(name="own")
 
@@ -144,9 +152,16 @@ def test_the_fingerprint_follows_the_code_and_nothing_else(
     assert len(before) == 64
 
 
-def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import pipeline; print(pipeline.etl.fingerprint())",
+        "from raflow import flow; print(flow(lambda x: x in {'a', 'b', 'c'}).fingerprint())",
+    ],
+    ids=["source", "bytecode"],
+)
+def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path, script: str) -> None:
     (tmp_path / "pipeline.py").write_text(SOURCE)
-    script = "import pipeline; print(pipeline.etl.fingerprint())"
     prints = {
         subprocess.run(
             [sys.executable, "-c", script],
@@ -157,7 +172,7 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
             check=True,
             timeout=60,
         ).stdout
-        for seed in ("1", "2")
+        for seed in ("1", "2", "3")
     }
     assert len(prints) == 1
 
