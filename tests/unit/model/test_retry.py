@@ -61,7 +61,7 @@ def test_without_options_nothing_is_tried_again() -> None:
         {"crash_retries": "1"},
         {"retry_delay_seconds": -1},
         {"retry_delay_seconds": [1, "x"]},
-        {"retry_delay_seconds": lambda retries: None},
+        pytest.param({"retry_delay_seconds": lambda retries: None}, id="a function without delays"),
         {"retry_jitter_factor": -0.1},
     ],
     ids=str,
