@@ -41,7 +41,9 @@ def task_of(fn: Callable[..., Any], **more: Any) -> TaskFunction:
 class Run:
     """A flow run on a backend."""
 
-    def __init__(self, backend: Backend, storage: Path, **environment: Any) -> None:
+    def __init__(
+        self, backend: Backend, storage: Path, sys_path: tuple[str, ...] = (str(ROOT),)
+    ) -> None:
         keeper = results.Keeper(
             flow_run_id="run-1", storage=str(storage), signing_key=b"0" * 32, base=str(storage)
         )
@@ -50,8 +52,7 @@ class Run:
             flow="testing",
             flow_run_name="brave-test",
             keeper=keeper,
-            sys_path=(str(ROOT),),
-            **environment,
+            sys_path=sys_path,
         )
         self.started: list[CallStarted] = []
         self._events: queue.SimpleQueue[BackendEvent] = queue.SimpleQueue()

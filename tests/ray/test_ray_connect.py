@@ -188,7 +188,7 @@ def test_a_dead_raylet_ends_everything_in_bounded_time(tmp_path: Path) -> None:
         running = run.submit(run.call(user.nap, {"seconds": 60}))
         waiting = run.submit(run.call(user.nap, {"seconds": 60}))
         run.start_of(running)
-        os.kill(backend._link.raylet, signal.SIGKILL)
+        os.kill(backend._link.raylet.pid, signal.SIGKILL)
         begun = time.monotonic()
         print(run.lose(running), run.lose(waiting), sep="\\n")
         after = run.submit(run.call(user.add, {"x": 1}))

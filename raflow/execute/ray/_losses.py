@@ -18,6 +18,10 @@ class Loss(NamedTuple):
     message: str
 
 
+class RayIsGone(Exception):
+    """Ray cannot tell any more what became of its batches."""
+
+
 _CRASHED: Final = (
     "its worker process died while it ran: the code ended the process, crashed in a library, or "
     "was killed from outside"
@@ -54,6 +58,8 @@ def classify(error: BaseException) -> Loss:
 
     Anything unknown is a batch that could not be carried out: what a batch runs never raises.
     """
+    if isinstance(error, RayIsGone):
+        return Loss(Outcome.LOST, str(error))
     cause = error.cause if isinstance(error, exceptions.RayTaskError) else None
     for seen in (cause, error):
         for kind, outcome, message in _KINDS:

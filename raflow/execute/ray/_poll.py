@@ -17,6 +17,7 @@ from typing import Any, Final
 import ray
 
 from raflow.execute._backend import BatchSpec
+from raflow.execute.ray._losses import RayIsGone
 
 _FEW: Final = 64
 """Up to so many batches the first to end is awaited; with more, asking at intervals is cheaper."""
@@ -100,7 +101,7 @@ class Poll:
                 probed = time.monotonic()
                 gone = self._probe()
                 if gone is not None:
-                    self._fail_all(ray.exceptions.LocalRayletDiedError(gone))
+                    self._fail_all(RayIsGone(gone))
                     continue
             try:
                 self._take(_ready(reports))

@@ -95,6 +95,7 @@ class RaySession:
             raise _unserializable(task, arguments, error) from error
         if isinstance(frozen, bytes) and len(frozen) <= INLINE_BYTES:
             return Packed(frozen)
+        self._check_alive(f"Task {task!r}: its arguments cannot be stored")
         return Packed(ray.put(frozen))
 
     def register(self, function: TaskFunction) -> FunctionHandle:
@@ -117,6 +118,10 @@ class RaySession:
 
     def submit(self, batch: BatchSpec) -> None:
         """Hand a batch to Ray, which starts it as soon as its resources are free."""
+        gone = self._tools.probe()
+        if gone is not None:
+            self._post(BatchLost(batch.id, Outcome.LOST, gone))
+            return
         try:
             parcel = Packer().pack(self._number, batch, self._environment)
             remote = self._tools.remote.for_resources(batch.resources)
@@ -147,13 +152,12 @@ class RaySession:
         """
         handle: Any = value.handle
         while True:
+            self._check_alive("A value cannot be fetched")
             try:
                 values = ray.get(handle, timeout=_PROBE_SECONDS)
                 return thaw(values[value.position])
-            except ray.exceptions.GetTimeoutError as error:
-                gone = self._tools.probe()
-                if gone is not None:
-                    raise errors.BackendError(f"A value cannot be fetched: {gone}.") from error
+            except ray.exceptions.GetTimeoutError:
+                continue
             except ray.exceptions.RayError as error:
                 loss = classify(error)
                 raise errors.BackendError(f"A value is gone: {loss.message}.") from error
@@ -196,6 +200,12 @@ class RaySession:
             self._tools.alarms.after(_LAST_WORDS_SECONDS, lambda: self._lose(flight, loss))
         else:
             self._lose(flight, loss)
+
+    def _check_alive(self, what: str) -> None:
+        """Raise while there is time: Ray ends the whole process if it finds its raylet dead."""
+        gone = self._tools.probe()
+        if gone is not None:
+            raise errors.BackendError(f"{what}: {gone}.")
 
     def _lose(self, flight: InFlight, loss: Loss) -> None:
         words = self._tools.mailroom.forget(self._number, flight.spec.id)
