@@ -13,7 +13,7 @@ _open: Final[dict[tuple[str, str], execute.Backend]] = {}
 _lock: Final = threading.Lock()
 
 
-def backend(name: str, settings: config.Settings) -> execute.Backend:
+def open_backend(name: str, settings: config.Settings) -> execute.Backend:
     """Return the backend of that name, opening it if need be.
 
     Raises:

@@ -12,7 +12,7 @@ from raflow import config
 from raflow.define import Flow, Task
 from raflow.model import Capacity
 from raflow.results import check_storage, signing_key
-from raflow.runtime._backends import backend as open_backend
+from raflow.runtime._backends import open_backend
 from raflow.runtime._context import check_feasible
 from raflow.runtime._execution import Execution
 from raflow.runtime._hooks import Hooks

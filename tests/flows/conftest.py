@@ -68,13 +68,17 @@ def world(
     request: pytest.FixtureRequest, raflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> World:
     backend, database = request.param
+    if backend == "ray":
+        request.getfixturevalue("local_ray")
     monkeypatch.setenv("RAFLOW_BACKEND", backend)
     if database == "postgres":
         monkeypatch.setenv("RAFLOW_DATABASE_URL", request.getfixturevalue("postgres_url"))
     return World(backend, database)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _close_backends() -> Iterator[None]:
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The Ray that the flows of all tests share, under a home that outlives each test's."""
+    runtime.open_backend("ray", config.load(home=tmp_path_factory.mktemp("ray-home")))
     yield
     runtime.shutdown()

@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 @pytest.fixture
-def world(raflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("RAFLOW_BACKEND", "ray")
     return World("ray", "sqlite")
 
