@@ -16,6 +16,7 @@ from raflow.store import Store
 
 _FAILURES_SHOWN = 5
 _TRACEBACK_LINES = 14
+_OWN = "raflow.errors."
 
 
 def as_json(store: Store, run: FlowRun, *, every_item: bool = False) -> dict[str, object]:
@@ -127,7 +128,8 @@ def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, Text 
     state = _console.state_text(run.state).append(took)
     if brief:
         state.append(f"  {run.flow}", style="bold")
-    why = run.state.reason or ("" if own_error else run.state.message)
+    told = own_error or (run.error is not None and not run.error.type.startswith(_OWN))
+    why = run.state.reason or ("" if told else run.state.message)
     return [
         ("State", state),
         ("Why", why),
@@ -162,9 +164,17 @@ def _failure_panels(run: FlowRun, failed: Sequence[TaskRun]) -> Iterable[Rendera
 def _panel(title: str, error: ErrorInfo | None, message: str, lines: int) -> Panel:
     said = f"{_format.plain_type(error.type)}: {error.message}" if error else message
     parts: list[RenderableType] = [Text(said or "No message.", overflow="fold")]
-    if error and lines and 'File "' in error.traceback:
-        parts += [Text(), Text(_errors.tail(error.traceback, lines), style="dim", overflow="fold")]
+    frames = _frames(error) if error and lines else ""
+    if frames:
+        parts += [Text(), Text(_errors.tail(frames, lines), style="dim", overflow="fold")]
     return Panel(Group(*parts), title=title, title_align="left", border_style="red")
+
+
+def _frames(error: ErrorInfo) -> str:
+    """Return the traceback without its last line, which says what the panel begins with."""
+    last = f"{error.type.removeprefix('builtins.')}: {error.message}"
+    frames = error.traceback.rstrip().removesuffix(last.rstrip()).rstrip()
+    return frames if 'File "' in frames else ""
 
 
 def _flow_panel(run: FlowRun) -> Panel:
@@ -174,9 +184,9 @@ def _flow_panel(run: FlowRun) -> Panel:
 
 def _is_told(run: FlowRun, failed: Sequence[TaskRun]) -> bool:
     """Whether the error of a flow run says no more than its state and the failures of its tasks."""
-    if run.error is None or run.error.type.startswith("raflow.errors.FlowRun"):
+    if run.error is None or run.error.type.startswith(f"{_OWN}FlowRun"):
         return True
-    if failed and run.error.type.startswith("raflow.errors."):
+    if failed and run.error.type.startswith(_OWN):
         return True
     told = {(t.error.type, t.error.message) for t in failed if t.error is not None}
     return (run.error.type, run.error.message) in told

@@ -22,7 +22,7 @@ from raflow.model import (
 )
 from raflow.store import Store
 
-_READ_AT_MOST: Final = 20_000
+_READ_AT_MOST: Final = 50_000
 _SHOWN: Final = 40
 _FAILURES: Final = 20
 _FAILED: Final = frozenset({StateType.FAILED, StateType.CRASHED})

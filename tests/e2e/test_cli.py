@@ -169,11 +169,23 @@ def test_the_doctor_runs_a_flow_on_ray_and_leaves_no_trace() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_python_m_raflow_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "raflow", "run", "pipeline.py:pipeline", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert json.loads(done.stdout)["flow_run"]["result"]["value"] == 30
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_failed_run_is_code_1_and_on_record() -> None:
     done = raflow("run", "pipeline.py:fails")
     assert done.returncode == 1
     assert "RuntimeError: no such row" in done.stdout
-    assert done.stdout.count("Traceback") == 1
+    assert done.stdout.count('raise RuntimeError("no such row")') == 1
     assert "site-packages" not in done.stdout
     found = shown()
     assert found["flow_run"]["state"]["name"] == "Failed"

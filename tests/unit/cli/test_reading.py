@@ -108,7 +108,8 @@ class TestRunsShow:
         assert "64.0 MiB" in rows["read-0"]
         assert rows["clean-0"].split()[1:5] == ["✔", "2", "✘", "1"]
         assert "UpstreamFailed" in rows["total-0"]
-        assert out.count("ValueError: bad row") == 2  # the message, and the end of the traceback
+        assert out.count("ValueError: bad row") == 1
+        assert 'File "etl.py", line 4, in clean' in out
         assert "clean-0[1] Failed after 2 attempts" in out
         assert "total-0 UpstreamFailed" not in out  # it failed only because of the other
         assert "day='2026-01-01', n=3" in out
