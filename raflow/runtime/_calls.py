@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raflow.define import CallRequest, Dependency
+from raflow.define import CallRequest
 from raflow.execute import Call, FunctionHandle, InputSource, Known, ListOf, Packed, Part, ValueRef
 from raflow.model import Edge, EdgeKind, NodeKind, StateType, TaskRunKey
 from raflow.runtime._failures import exception_of
@@ -36,22 +36,6 @@ class CallEntry:
     def label(self, item: int) -> str:
         """Return the name of a run of this call, unless the task makes its own."""
         return self.key if item < 0 else f"{self.key}[{item}]"
-
-
-def edges_of(node: int, dependencies: tuple[Dependency, ...]) -> tuple[Edge, ...]:
-    """Give the dependencies of a call their target."""
-    return tuple(
-        Edge(
-            source=dependency.source,
-            target=node,
-            kind=dependency.kind,
-            parameter=dependency.parameter,
-            source_item=dependency.source_item,
-            target_item=dependency.target_item,
-            allow_failure=dependency.allow_failure,
-        )
-        for dependency in dependencies
-    )
 
 
 def build_call(

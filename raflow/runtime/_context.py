@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any
 
 from raflow import engine, errors, execute
-from raflow.define import CallRequest, Registered, Task
+from raflow.define import CallKeys, CallRequest, Registered, Task
 from raflow.model import (
     Capacity,
     GraphNode,
@@ -22,7 +21,7 @@ from raflow.model import (
     TaskRunKey,
     shortfall,
 )
-from raflow.runtime._calls import CallEntry, edges_of
+from raflow.runtime._calls import CallEntry
 from raflow.runtime._driver import Driver, NodeMade
 from raflow.runtime._failures import exception_of
 from raflow.runtime._outcomes import RunOutcome
@@ -36,22 +35,20 @@ class RunContext:
         self._driver = driver
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._counts: dict[str, int] = defaultdict(int)
+        self._keys = CallKeys()
         self._functions: dict[int, execute.FunctionHandle] = {}
         self._feasible: set[Resources] = set()
 
     def call(self, request: CallRequest) -> Registered:
         """Take a call; see `FlowContext.call`."""
-        name = request.target.name
         function, shared, items = self._packed(request)
         with self._lock:
             node = len(self._driver.entries)
-            key = f"{name}-{self._counts[name]}"
-            self._counts[name] += 1
+            key = self._keys.next(request.target.name)
             entry = CallEntry(
                 request=request,
                 key=key,
-                edges=edges_of(node, request.dependencies),
+                edges=tuple(found.edge(node) for found in request.dependencies),
                 function=function,
                 shared=shared,
                 items=items,
@@ -187,7 +184,7 @@ def check_feasible(task: str, resources: Resources, capacity: Capacity) -> None:
     if missing is not None:
         raise errors.InfeasibleResourcesError(
             f"Task {task!r} asks for {missing}. Lower the hint, for one call by "
-            f"with_options(...), or {capacity.remedy or 'add a node that has it'}.",
+            f"with_options(...). {capacity.remedy or 'Or add a node that has it.'}",
             task=task,
         )
 

@@ -175,7 +175,6 @@ SCRIPT = """
 
     @task(num_cpus=0)
     def slow(n: int) -> int:
-        print("begun", n, flush=True)
         time.sleep(120)
         return n
 
@@ -213,6 +212,7 @@ def test_control_c_ends_everything_cleanly(backend: str, raflow_home: Path, tmp_
         assert time.monotonic() - begun < 30
     finally:
         process.kill()
+        process.wait()
     assert process.returncode != 0
     assert "FlowRunCancelledError" in told
     settings = config.load()

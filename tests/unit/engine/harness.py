@@ -199,7 +199,7 @@ class Simulation:
                 case engine.SendBatch():
                     self._play(command, now)
                 case engine.SetRetryTimer(run=run, due=due):
-                    self._later(due, lambda at, run=run: engine.RetryDue(at=at, run=run))
+                    self._later(due, _retry_due(run))
                 case engine.RunSettled():
                     self.settled.append(command)
                 case _:
@@ -234,6 +234,10 @@ class Simulation:
     def _later(self, at: float, make: Callable[[float], engine.Event]) -> None:
         self.order += 1
         heapq.heappush(self.queue, (at, self.order, make))
+
+
+def _retry_due(run: TaskRunKey) -> Callable[[float], engine.Event]:
+    return lambda at: engine.RetryDue(at=at, run=run)
 
 
 def final_types(core: engine.Engine) -> Counter[StateType]:
