@@ -1,8 +1,8 @@
 """Measure what a recorded task costs: raflow on Ray and on threads, next to bare Ray.
 
-Empty tasks: `TASKS` calls in a row, a map of as many, and a chain of `CHAIN` in which each takes the
-value of the one before. raflow records every run in SQLite (`synchronous=FULL`) before it returns.
-All sides take turns in one process; a first round, not counted, warms everything up.
+Empty tasks: `TASKS` calls in a row, a map of as many, and a chain of `CHAIN` in which each takes
+the value of the one before. raflow records every run in SQLite (`synchronous=FULL`) before it
+returns. All sides take turns in one process; a first round, not counted, warms everything up.
 """
 
 from __future__ import annotations
