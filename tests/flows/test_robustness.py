@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import importlib
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,43 @@ def test_a_chain_of_a_thousand_failures_is_no_problem(world: World) -> None:
         run = store.find_flow_run("latest")
         states = {t.state.name for t in store.task_runs(run.id)}
     assert states == {StateName.FAILED, StateName.UPSTREAM_FAILED}
+
+
+def test_an_interruption_in_an_import_leaves_imports_working(world: World, tmp_path: Path) -> None:
+    """Python would hold its import lock for ever if the exception hit the wrong moment."""
+    package = tmp_path / "modules"
+    package.mkdir()
+    for number in range(300):
+        (package / f"interrupted_{number}.py").write_text("import time\ntime.sleep(0.002)\n")
+
+    @task(num_cpus=0)
+    def imports(first: int) -> None:
+        sys.path.insert(0, str(package))
+        try:
+            for number in range(300):
+                importlib.import_module(f"interrupted_{(number + first) % 300}")
+        finally:
+            sys.path.remove(str(package))
+
+    @flow
+    def hasty() -> None:
+        imports.map(range(0, 300, 30))
+        time.sleep(0.1)
+        raise RuntimeError("enough")
+
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="enough"):
+            hasty()
+        for number in range(300):
+            sys.modules.pop(f"interrupted_{number}", None)
+    done: list[int] = []
+
+    def try_it() -> None:
+        importlib.import_module("this")
+        done.append(1)
+
+    sys.modules.pop("this", None)
+    thread = threading.Thread(target=try_it, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    assert done == [1], "importing hangs"

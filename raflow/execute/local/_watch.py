@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import sys
 import threading
 from typing import Any, Final
 
 from raflow import errors
 from raflow.execute._alarms import Alarm, Alarms
+from raflow.execute._importing import PUT_OFF_SECONDS, is_importing
 
 _INSIST_SECONDS: Final = 0.3
 
@@ -74,14 +76,26 @@ class ThreadWatch:
                 loop.call_soon_threadsafe(task.cancel)
                 self._alarm = self._alarms.after(_INSIST_SECONDS, self._insist)
             else:
-                _raise_in(self._thread, type(reason))
+                self._interrupt(self._thread, type(reason))
+
+    def _interrupt(self, thread: int, kind: type[errors.Interruption]) -> None:
+        """Raise in the thread; while it imports something, look again a little later."""
+        if is_importing(sys._current_frames().get(thread)):
+            self._alarm = self._alarms.after(PUT_OFF_SECONDS, self._interrupt_later)
+        else:
+            _raise_in(thread, kind)
+
+    def _interrupt_later(self) -> None:
+        with self._lock:
+            if self._thread is not None and self.fired is not None:
+                self._interrupt(self._thread, type(self.fired))
 
     def _insist(self) -> None:
         """Interrupt an event loop that is blocked, so that the cancelling was not even begun."""
         with self._lock:
             blocked = self._async is not None and not self._async[1].cancelling()
             if self._thread is not None and self.fired is not None and blocked:
-                _raise_in(self._thread, type(self.fired))
+                self._interrupt(self._thread, type(self.fired))
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:

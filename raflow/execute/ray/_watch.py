@@ -11,6 +11,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, TypeVar
 
 from raflow import errors
+from raflow.execute._importing import PUT_OFF_SECONDS, is_importing
 from raflow.execute.ray._mail import MARK
 
 T = TypeVar("T")
@@ -48,43 +49,45 @@ class SignalWatch:
         self._grace = grace
         self._last_words = last_words
         self._is_meant = is_meant
-        self._active = False
+        self._put_off = False
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._previous: list[Any] = []
+        self._put_off: int | None = None
 
     def __enter__(self) -> SignalWatch:
-        self._active = True
-        self._previous = [signal.signal(number, self._on_signal) for number in _SIGNALS]
+        _Active.watch = self
         if self._timeout is not None:
             signal.setitimer(signal.ITIMER_REAL, self._timeout)
+            hard = self._timeout + self._grace
             if self._last_words is not None:
-                faulthandler.dump_traceback_later(
-                    self._timeout + self._grace, exit=True, file=self._last_words
-                )
+                faulthandler.dump_traceback_later(hard, exit=True, file=self._last_words)
             else:
-                faulthandler.dump_traceback_later(self._timeout + self._grace, exit=True)
+                faulthandler.dump_traceback_later(hard, exit=True)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._active = False
-        self._task = None
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _Active.watch = None
+        if self._timeout is not None or self.fired is not None or self._put_off is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if self._timeout is not None:
             faulthandler.cancel_dump_traceback_later()
-        for number, handler in zip(_SIGNALS, self._previous, strict=True):
-            signal.signal(number, handler)
+        self._task = None
 
     def hand_over(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         """From now on stop the attempt by cancelling this task."""
         self._task = (loop, task)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - protocol
-        if not self._active or (number == signal.SIGUSR2 and not self._is_meant()):
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Stop the attempt; called on the main thread, between any two steps of its code."""
+        if number == signal.SIGUSR2 and not self._is_meant():
             return
+        if is_importing(frame):
+            self._put_off = self._put_off or number
+            signal.setitimer(signal.ITIMER_REAL, PUT_OFF_SECONDS)
+            return
+        number, self._put_off = self._put_off or number, None
         if self.fired is None:
-            self.fired = (
-                errors.TimeLimitReached() if number == signal.SIGALRM else errors.TaskInterrupted()
-            )
+            limit = number == signal.SIGALRM
+            self.fired = errors.TimeLimitReached() if limit else errors.TaskInterrupted()
             self._stop(self.fired)
         elif self._task is not None and not self._task[1].cancelling():
             # The event loop is blocked, so that the cancelling was not even begun.
@@ -96,6 +99,25 @@ class SignalWatch:
         loop, task = self._task
         loop.call_soon_threadsafe(task.cancel)
         signal.setitimer(signal.ITIMER_REAL, _INSIST_SECONDS, _INSIST_SECONDS)
+
+
+class _Active:
+    watch: SignalWatch | None = None
+
+
+def install() -> None:
+    """Take over the signals of this process; called before each batch, on the main thread.
+
+    User code may have left handlers of its own behind. A signal that comes between two calls is
+    ignored: a cancel may arrive a moment after its call has ended.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if _Active.watch is not None:
+        _Active.watch.on_signal(number, frame)
 
 
 def interrupt_main_thread() -> None:
