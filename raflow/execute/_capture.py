@@ -84,7 +84,9 @@ class Sink:
 
     def _take(self, size: int) -> bool:
         # Once a line was dropped nothing more is kept, so that the log has no holes.
-        if self._closed or self._dropped or self._size + size > self._limit:
+        if self._closed:
+            return False
+        if self._dropped or self._size + size > self._limit:
             self._dropped += size
             return False
         self._size += size

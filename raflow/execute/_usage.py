@@ -65,7 +65,6 @@ class ProcessMeter:
 
     def __init__(self) -> None:
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
-        self._status = _open("/proc/self/status", os.O_RDONLY)
 
     def start(self) -> float:
         """Begin an attempt."""
@@ -78,14 +77,10 @@ class ProcessMeter:
 
     def stop(self, started: float) -> Usage:
         """End it."""
-        return Usage(_cpu_seconds() - started, self._peak())
-
-    def _peak(self) -> int:
-        if self._status is None:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
-        status = os.pread(self._status, 4096, 0)
-        at = status.index(b"VmHWM:") + len(b"VmHWM:")
-        return int(status[at : status.index(b"kB", at)]) * 1024
+        # Not VmHWM of /proc/self/status, which is the same to within what the process was before
+        # it became Python (some MB at most), and takes a hundred times as long to read.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+        return Usage(_cpu_seconds() - started, peak)
 
 
 def _cpu_seconds() -> float:

@@ -307,6 +307,18 @@ def test_code_cleans_up_at_its_time_limit(run: Run, tmp_path: Path) -> None:
     assert mark.read_text() == "cleaned up"
 
 
+def test_an_import_is_not_interrupted_half_way(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text(
+        "import time\n"
+        "end = time.monotonic() + 0.6\n"
+        "while time.monotonic() < end: pass\n"
+        f"import pathlib; pathlib.Path({str(tmp_path / 'mark')!r}).write_text('whole')\n"
+    )
+    report = run.report(user.import_slowly, {"folder": str(tmp_path)}, timeout=0.2)
+    assert report.outcome is Outcome.TIMED_OUT
+    assert (tmp_path / "mark").read_text() == "whole"
+
+
 def test_the_batch_goes_on_after_a_time_limit(run: Run) -> None:
     slow = run.call(user.spin, {"seconds": 30}, timeout=0.2)
     end = run.finish(run.submit(slow, run.call(user.add, {"x": 1})))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import itertools
 import logging
 import os
@@ -116,6 +117,24 @@ def meet(mine: str, other: str) -> None:
 def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "rested"
+
+
+def import_slowly(folder: str) -> object:
+    """Is interrupted during an import, and imports the same module again afterwards."""
+    sys.path.insert(0, folder)
+    try:
+        importlib.import_module("slow_module")
+    except BaseException:
+        print("interrupted after the import")
+        raise
+    finally:
+        sys.path.remove(folder)
+    return spin(30)
+
+
+def say_and_nap(text: str, seconds: float) -> None:
+    print(text)
+    time.sleep(seconds)
 
 
 def spin(seconds: float) -> str:

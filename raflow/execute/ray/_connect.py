@@ -45,13 +45,13 @@ class Raylet:
         """
         self.pid = pid
         self._file = os.pidfd_open(pid)
-        self._poll = select.poll()
-        self._poll.register(self._file, select.POLLIN)
         weakref.finalize(self, os.close, self._file)
 
     def is_alive(self) -> bool:
         """Tell whether it runs; costs about a microsecond."""
-        return not self._poll.poll(0)
+        poll = select.poll()
+        poll.register(self._file, select.POLLIN)
+        return not poll.poll(0)
 
 
 class Link(NamedTuple):

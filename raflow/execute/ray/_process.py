@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
-import signal
 import sys
 import time
 from collections import OrderedDict
@@ -32,7 +30,8 @@ from raflow.execute._usage import Place, ProcessMeter
 from raflow.execute.ray._mail import Postbox
 from raflow.execute.ray._messenger import Messenger, Running
 from raflow.execute.ray._payload import PICKLING, freeze, loads, thaw
-from raflow.execute.ray._watch import SignalWatch, marked
+from raflow.execute.ray._report import encode_report
+from raflow.execute.ray._watch import SignalWatch, install, marked
 from raflow.execute.ray._wire import Carried, Lifted, Shelf, WireBatch, WireCall
 from raflow.model import BatchReport
 
@@ -55,18 +54,20 @@ class ProcessEnvironment(NamedTuple):
     """Seconds between a time limit and the end of the process."""
 
 
-def run_batch(head: bytes, shelf: Sequence[Any], *lifted: Any) -> tuple[list[object], bytes]:
+def run_batch(head: bytes, *lifted: Any) -> tuple[list[object], bytes]:
     """Run a batch; this is what Ray calls.
 
     Args:
         head: A pickled `WireBatch`.
-        shelf: ObjectRefs of what the process may know already.
-        *lifted: The objects that arguments and inputs refer to.
+        *lifted: The objects that arguments and inputs refer to; last, if there are any, a list of
+            ObjectRefs to what the process may know already.
 
     Returns:
-        The values, one per call, and the pickled `BatchReport`.
+        The values, one per call, and the encoded `BatchReport`.
     """
-    return _process().run(loads(head), shelf, lifted)
+    wire: WireBatch = loads(head)
+    shelf = lifted[-1] if wire.has_shelf else ()
+    return _process().run(wire, shelf, lifted)
 
 
 class _Recent(OrderedDict[K, V], Generic[K, V]):
@@ -94,12 +95,11 @@ class _Process:
         self._messenger = Messenger(self._place)
         self._sites: _Recent[str, tuple[Site, ProcessEnvironment]] = _Recent(_KEPT_ENVIRONMENTS)
         self._functions: _Recent[str, TaskFunction] = _Recent(_KEPT_FUNCTIONS)
-        # A cancel may come a moment after its call has ended; by default it would end the process.
-        signal.signal(signal.SIGUSR2, lambda _number, _frame: None)
 
     def run(
         self, wire: WireBatch, shelf: Sequence[Any], lifted: Sequence[Any]
     ) -> tuple[list[object], bytes]:
+        install()
         site, environment = self._sites.get_or_make(
             wire.environment_key, lambda: self._settle(_fetch(wire.environment, shelf))
         )
@@ -115,7 +115,7 @@ class _Process:
             done.append(self._run_call(running, load, watch, site, environment))
             cancelled = isinstance(watch.fired, errors.TaskInterrupted)
         report = BatchReport(batch=wire.batch, calls=tuple(item.report for item in done))
-        return [item.value for item in done], pickle.dumps(report, protocol=5)
+        return [item.value for item in done], encode_report(report)
 
     def _watch(self, running: Running, environment: ProcessEnvironment) -> SignalWatch:
         timeout = running.work.timeout_seconds

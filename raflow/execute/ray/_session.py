@@ -27,9 +27,10 @@ from raflow.execute._failure import message_of
 from raflow.execute.ray._losses import Loss, classify, timed_out
 from raflow.execute.ray._mailroom import Mailroom
 from raflow.execute.ray._options import RemoteFunctions
-from raflow.execute.ray._payload import INLINE_BYTES, dump_code, freeze, freeze_copy, loads, thaw
+from raflow.execute.ray._payload import INLINE_BYTES, dump_code, freeze, freeze_copy, thaw
 from raflow.execute.ray._poll import InFlight, Poll
 from raflow.execute.ray._process import ProcessEnvironment
+from raflow.execute.ray._report import decode_report
 from raflow.execute.ray._shipping import Shipping
 from raflow.execute.ray._wire import Packer
 from raflow.model import Outcome
@@ -125,7 +126,7 @@ class RaySession:
         try:
             parcel = Packer().pack(self._number, batch, self._environment)
             remote = self._tools.remote.for_resources(batch.resources)
-            values, report = remote.remote(parcel.head, parcel.shelf, *parcel.lifted)
+            values, report = remote.remote(*parcel)
         except Exception as error:
             message = f"it could not be handed to Ray: {message_of(error)}"
             self._post(BatchLost(batch.id, Outcome.FAILED, message))
@@ -186,7 +187,7 @@ class RaySession:
     def ended(self, flight: InFlight, report: bytes) -> None:
         """Take the report of a batch."""
         if self._land(flight):
-            self._post(BatchEnded(loads(report), flight.values))
+            self._post(BatchEnded(decode_report(report), flight.values))
 
     def failed(self, flight: InFlight, error: BaseException) -> None:
         """Take Ray's error about a batch."""

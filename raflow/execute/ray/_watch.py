@@ -49,7 +49,6 @@ class SignalWatch:
         self._grace = grace
         self._last_words = last_words
         self._is_meant = is_meant
-        self._put_off = False
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._put_off: int | None = None
 

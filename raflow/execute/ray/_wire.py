@@ -55,16 +55,8 @@ class WireBatch(NamedTuple):
     environment: Carried
     functions: Mapping[str, Carried]
     calls: tuple[WireCall, ...]
-
-
-class Parcel(NamedTuple):
-    """A batch, ready to be sent."""
-
-    head: bytes
-    lifted: list[Any]
-    """ObjectRefs, which Ray resolves before the batch starts."""
-    shelf: list[Any]
-    """ObjectRefs that are passed on as they are."""
+    has_shelf: bool
+    """Whether the last of the lifted objects is a list of ObjectRefs, which Ray leaves alone."""
 
 
 class Packer:
@@ -74,8 +66,10 @@ class Packer:
         self._lifted: dict[Any, int] = {}
         self._shelf: dict[Any, int] = {}
 
-    def pack(self, session: int, batch: BatchSpec, environment: tuple[str, object]) -> Parcel:
-        """Write a batch; `environment` is its key and its payload."""
+    def pack(
+        self, session: int, batch: BatchSpec, environment: tuple[str, object]
+    ) -> tuple[object, ...]:
+        """Return the arguments of `run_batch`; `environment` is its key and its payload."""
         functions = {call.function.key: self._carry(call.function.payload) for call in batch.calls}
         wire = WireBatch(
             session,
@@ -84,8 +78,10 @@ class Packer:
             self._carry(environment[1]),
             functions,
             tuple(self._call(call) for call in batch.calls),
+            bool(self._shelf),
         )
-        return Parcel(pickle.dumps(wire, protocol=5), list(self._lifted), list(self._shelf))
+        shelf = [list(self._shelf)] if self._shelf else []
+        return (pickle.dumps(wire, protocol=5), *self._lifted, *shelf)
 
     def _call(self, call: Call) -> WireCall:
         return WireCall(

@@ -1,0 +1,275 @@
+"""The parts of the Ray backend that need no Ray to run."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import ray.cloudpickle as ray_pickle
+from ray import exceptions
+
+from raflow.execute import BatchSpec, Call, FunctionHandle, Known, ListOf, Packed, Part, ValueRef
+from raflow.execute.ray._losses import classify, timed_out
+from raflow.execute.ray._mail import Postbox, answer, call
+from raflow.execute.ray._options import options_of
+from raflow.execute.ray._payload import freeze, freeze_copy, loads, size_of, thaw
+from raflow.execute.ray._report import decode_report, encode_report
+from raflow.execute.ray._shipping import Shipping
+from raflow.execute.ray._wire import Lifted, Packer, Shelf, WireBatch
+from raflow.model import (
+    BatchReport,
+    CallReport,
+    ErrorInfo,
+    Outcome,
+    Resources,
+    ResultInfo,
+    ResultPolicy,
+    TaskRunKey,
+)
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def test_only_what_is_asked_for_becomes_an_option() -> None:
+    assert options_of(Resources()) == {"num_cpus": 1.0}
+    assert options_of(Resources(num_cpus=0)) == {"num_cpus": 0}
+
+
+def test_every_hint_becomes_rays_option() -> None:
+    resources = Resources.of(
+        num_cpus=2,
+        num_gpus=0.5,
+        memory="1GiB",
+        resources={"ink": 1},
+        accelerator_type="A100",
+        label_selector={"zone": "a"},
+        scheduling_strategy="SPREAD",
+        runtime_env={"env_vars": {"A": "b"}},
+    )
+    assert options_of(resources) == {
+        "num_cpus": 2.0,
+        "num_gpus": 0.5,
+        "memory": 1 << 30,
+        "resources": {"ink": 1.0},
+        "accelerator_type": "A100",
+        "label_selector": {"zone": "a"},
+        "scheduling_strategy": "SPREAD",
+        "runtime_env": {"env_vars": {"A": "b"}},
+    }
+
+
+# --- losses -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (exceptions.WorkerCrashedError(), Outcome.CRASHED),
+        (exceptions.OutOfMemoryError("much too much"), Outcome.OUT_OF_MEMORY),
+        (exceptions.NodeDiedError("gone"), Outcome.LOST),
+        (exceptions.LocalRayletDiedError(), Outcome.LOST),
+        (exceptions.ObjectLostError("ab" * 28, None, ""), Outcome.LOST),
+        (exceptions.OwnerDiedError("ab" * 28, None, ""), Outcome.LOST),
+        (exceptions.TaskCancelledError(), Outcome.CANCELLED),
+        (exceptions.RuntimeEnvSetupError("no pip"), Outcome.FAILED),
+        (exceptions.TaskUnschedulableError("nowhere"), Outcome.FAILED),
+        (exceptions.RaySystemError("odd"), Outcome.FAILED),
+    ],
+)
+def test_each_error_of_rays_has_an_outcome(error: BaseException, outcome: Outcome) -> None:
+    loss = classify(error)
+    assert loss.outcome is outcome
+    assert loss.message
+
+
+def test_an_error_of_a_dependency_counts_as_what_it_is() -> None:
+    inner = exceptions.OwnerDiedError("ab" * 28, None, "")
+    outer = exceptions.RayTaskError("run_batch", "text", inner)
+    assert classify(outer).outcome is Outcome.LOST
+
+
+def test_last_words_say_where_code_hung() -> None:
+    words = """Timeout (0:00:03)!
+Thread 0x01 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 1 in wait
+
+Thread 0x02 (most recent call first):
+  File "/home/me/flow.py", line 12 in slow
+  File "/home/me/flow.py", line 20 in task
+  File "/usr/lib/raflow", line 99 in raflow_batch_3_14
+"""
+    loss = timed_out(words)
+    assert loss.outcome is Outcome.TIMED_OUT
+    assert "in slow (/home/me/flow.py:12)" in loss.message
+
+
+# --- values and wire ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 2.5, "text", b"raw", [1, {"a": (2,)}], {1, 2}])
+def test_plain_values_come_back(value: object) -> None:
+    assert thaw(freeze(value)) == value
+    assert thaw(freeze_copy(value)) == value
+
+
+def test_large_arrays_stay_beside_the_pickle_and_small_ones_are_copied() -> None:
+    import numpy as np
+
+    large = freeze(np.ones(1_000_000))
+    assert isinstance(large, tuple)
+    assert len(large[0]) < 1000
+    assert size_of(large) > 8_000_000
+    small = np.ones(10)
+    copied = freeze_copy({"x": small})
+    small[:] = 2
+    assert thaw(copied)["x"].sum() == 10
+
+
+def test_a_batch_is_packed_with_each_object_once() -> None:
+    function = FunctionHandle("k", b"code")
+    source = ValueRef("object", 2)
+    one = Call(
+        run=TaskRunKey(1),
+        attempt=2,
+        function=function,
+        arguments=(Packed(b"inline"), Packed("stored")),
+        inputs={0: source, 1: Part(source, 5), 2: ListOf((source, Known(7))), 3: Known(8)},
+        label="one",
+        result=ResultPolicy(),
+    )
+    spec = BatchSpec(id=4, calls=(one, one), resources=Resources())
+    head, *others = Packer().pack(9, spec, ("env", "environment in the store"))
+    wire: WireBatch = loads(head)
+    assert others == ["stored", "object", ["environment in the store"]]
+    assert (wire.session, wire.batch, wire.environment, wire.has_shelf) == (9, 4, Shelf(0), True)
+    assert wire.functions == {"k": b"code"}
+    assert wire.calls[0] == wire.calls[1]
+    assert wire.calls[0].arguments == (b"inline", Lifted(0))
+    assert wire.calls[0].inputs == {
+        0: ValueRef(1, 2),
+        1: Part(ValueRef(1, 2), 5),
+        2: ListOf((ValueRef(1, 2), Known(freeze(7)))),
+        3: Known(freeze(8)),
+    }
+
+
+def test_a_report_comes_back_whole() -> None:
+    plain = CallReport(
+        run=TaskRunKey(1, 2), attempt=1, outcome=Outcome.SKIPPED, started_at=1.0, ended_at=2.0
+    )
+    full = CallReport(
+        run=TaskRunKey(3),
+        attempt=2,
+        outcome=Outcome.COMPLETED,
+        started_at=1.0,
+        ended_at=2.0,
+        cpu_seconds=0.5,
+        error=ErrorInfo(type="T", message="m", pickled=b"p"),
+        result=ResultInfo(type="builtins.int", size=28, preview="3", truth=True, inline=b"3"),
+        logs=b"log",
+    )
+    report = BatchReport(batch=7, calls=(plain, full))
+    assert decode_report(encode_report(report)) == report
+
+
+# --- modules ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    file = tmp_path / "shipped_module.py"
+    file.write_text("")
+    made = ModuleType("shipped_module")
+    made.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "shipped_module", made)
+    return made
+
+
+def is_shipped(module: ModuleType) -> bool:
+    return module.__name__ in ray_pickle.list_registry_pickle_by_value()
+
+
+def test_a_module_that_cannot_be_imported_travels(module: ModuleType) -> None:
+    Shipping((), same_machine=True).prepare("shipped_module")
+    assert is_shipped(module)
+    ray_pickle.unregister_pickle_by_value(module)
+
+
+def test_a_module_that_can_be_imported_stays_on_this_machine(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Shipping((str(tmp_path),), same_machine=True).prepare("shipped_module")
+    assert not is_shipped(module)
+    Shipping((str(tmp_path),), same_machine=False).prepare("another")
+    assert is_shipped(module)
+    ray_pickle.unregister_pickle_by_value(module)
+
+
+def test_installed_packages_never_travel() -> None:
+    before = set(ray_pickle.list_registry_pickle_by_value())
+    Shipping((sys.prefix, "/"), same_machine=False).prepare("json")
+    travelling = set(ray_pickle.list_registry_pickle_by_value()) - before
+    assert not {name.partition(".")[0] for name in travelling} & {"json", "ray", "pytest", "numpy"}
+    for name in travelling:
+        ray_pickle.unregister_pickle_by_value(sys.modules[name])
+
+
+# --- mail ---------------------------------------------------------------------------------------
+
+
+def exchange(key: bytes) -> tuple[Any, Any]:
+    """Open a line with a key; returns what both ends got: a line, or an error."""
+    got: list[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            try:
+                got.append(answer(server.accept()[0], b"right"))
+            except OSError as error:
+                got.append(error)
+
+        driver = threading.Thread(target=take)
+        driver.start()
+        try:
+            worker: Any = call(Postbox("127.0.0.1", server.getsockname()[1], key))
+        except OSError as error:
+            worker = error
+        driver.join(10)
+    return got[0], worker
+
+
+def test_messages_pass_both_ways_whole() -> None:
+    driver, worker = exchange(b"right")
+    assert worker.send({"started": [1, "ü"]})
+    assert worker.send({"more": 2})
+    received: list[object] = []
+    while len(received) < 2:
+        received += driver.receive()
+    assert received == [{"started": [1, "ü"]}, {"more": 2}]
+    driver.send({"cancel": [1, 2]})
+    assert worker.receive() == [{"cancel": [1, 2]}]
+    driver.close()
+    assert worker.receive() is None
+    worker.close()
+
+
+def test_a_wrong_key_is_refused_on_both_sides() -> None:
+    driver, worker = exchange(b"wrong")
+    assert isinstance(driver, OSError)
+    assert isinstance(worker, OSError)
+
+
+def test_last_words_are_heard() -> None:
+    driver, worker = exchange(b"right")
+    worker._sock.sendall(b'Timeout!\n  File "x.py", line 3 in raflow_batch_12_345\n')
+    worker.close()
+    while driver.receive() is not None:
+        pass
+    assert driver.last_words()[0] == (12, 345)
+    driver.close()
