@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import importlib
+import subprocess
 import sys
 import threading
 import time
@@ -191,3 +192,28 @@ def test_an_interruption_in_an_import_leaves_imports_working(world: World, tmp_p
     thread.start()
     thread.join(timeout=20)
     assert done == [1], "importing hangs"
+
+
+TRACED = """
+import sys, threading, time
+from raflow import flow, task
+
+@task(timeout_seconds=30)
+def slow(n: int) -> int:
+    time.sleep(0.01)
+    return n
+
+@flow(backend="local")
+def debugged() -> list[int]:
+    return slow.map(range(20))
+
+called = set()
+threading.settrace(lambda frame, event, _: called.add(frame.f_code.co_name))
+assert debugged() == list(range(20))
+assert "slow" in called
+"""
+
+
+def test_a_local_run_can_be_traced(world: World) -> None:
+    """Debuggers and coverage trace functions, which must not get in the way of time limits."""
+    subprocess.run([sys.executable, "-c", TRACED], check=True, timeout=60)

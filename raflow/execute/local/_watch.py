@@ -45,14 +45,23 @@ class ThreadWatch:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        try:
+            self._leave()
+        except errors.Interruption:
+            # It was fired a moment ago, when the code was already over: `fired` tells of it.
+            self._leave()
+
+    def _leave(self) -> None:
         with self._lock:
             if self._alarm is not None:
                 self._alarm.cancel()
-            if self._thread is not None:
-                # Takes back what was fired a moment ago and has not been raised yet.
-                _raise_in(self._thread, None)
             self._thread = None
             self._async = None
+        if self.fired is not None:
+            # What is still on its way arrives at the next turn of a loop. It cannot be taken back:
+            # in Python 3.11 that makes every traced function (debuggers, coverage) spin for ever.
+            for _ in range(2):
+                pass
 
     def hand_over(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         """From now on stop the attempt by cancelling this task."""
@@ -98,7 +107,5 @@ class ThreadWatch:
                 self._interrupt(self._thread, type(self.fired))
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
-    )
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
