@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import typer
 
 from raflow.cli._options import Json
@@ -14,11 +12,11 @@ app = typer.Typer(no_args_is_help=True, help="Look after the database of the rec
 @app.command("path")
 def path(json_: Json = False) -> None:
     """Print where the record is: the URL of the database, without its password."""
-    from raflow import config
+    from raflow import config, store
     from raflow.cli import _console
 
     settings = config.load()
-    database = shown_url(settings.database)
+    database = store.without_passwords(settings.database)
     if json_:
         _console.emit_json({"database": database, "logs": str(settings.logs)})
     else:
@@ -40,13 +38,4 @@ def upgrade() -> None:
         done = f"was made, at revision {now}"
     else:
         done = f"was upgraded from revision {before} to {now}"
-    _console.out().print(f"The database {shown_url(url)} {done}.", markup=False)
-
-
-def shown_url(url: str) -> str:
-    """Return the URL of a database without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}").geturl()
+    _console.out().print(f"The database {store.without_passwords(url)} {done}.", markup=False)

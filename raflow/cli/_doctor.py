@@ -142,9 +142,9 @@ def _disk(settings: Settings) -> tuple[Health, str, str]:
 
 def _database(settings: Settings) -> tuple[Health, str, str]:
     from raflow import store
-    from raflow.cli import _db, _open
+    from raflow.cli import _open
 
-    shown = _db.shown_url(settings.database)
+    shown = store.without_passwords(settings.database)
     if not _open.has_record(settings):
         return Health.OK, f"{shown} is made by the first run", ""
     revision = store.current_revision(settings.database)

@@ -101,9 +101,18 @@ def result(result: ResultInfo | None) -> dict[str, Any] | None:
         "url": result.url or None,
         "digest": result.digest or None,
     }
-    if result.inline is not None and result.serializer == Serializer.JSON.value:
-        known["value"] = json.loads(result.inline)
+    if _is_json(result):
+        known["value"] = value(result)
     return known
+
+
+def value(result: ResultInfo) -> Any:
+    """Return the value itself if it was kept as JSON, inline; else None."""
+    return json.loads(result.inline or b"null") if _is_json(result) else None
+
+
+def _is_json(result: ResultInfo) -> bool:
+    return result.inline is not None and result.serializer == Serializer.JSON.value
 
 
 def log_line(line: LogLine, label: str, attempt: int) -> dict[str, Any]:

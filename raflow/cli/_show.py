@@ -16,6 +16,7 @@ from raflow.store import Store
 
 _FAILURES_SHOWN = 5
 _TRACEBACK_LINES = 14
+_ENTRIES_SHOWN = 12
 _OWN = "raflow.errors."
 
 
@@ -57,6 +58,8 @@ def print_run(
     for panel in _failure_panels(run, failed):
         out.print(panel)
     end = _end(run, brief=brief, own_error=not _is_told(run, failed))
+    if brief:
+        end.append(("Record", store.shown_url))
     commands = next_commands(run, rows, shown=not brief)
     out.print(_console.facts([*end, ("Next", _commands(commands))]))
 
@@ -121,7 +124,7 @@ def _commands(commands: Iterable[str]) -> Text:
     return Text("\n").join(Text(command, style="bold") for command in commands)
 
 
-def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, Text | str | None]]:
+def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, RenderableType | None]]:
     took = ""
     if run.ended_at is not None:
         took = f" in {_format.duration(run.ended_at - (run.started_at or run.created_at))}"
@@ -138,12 +141,22 @@ def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, Text 
     ]
 
 
-def _result(result: ResultInfo | None) -> Text | None:
+def _result(result: ResultInfo | None) -> RenderableType | None:
     if result is None:
         return None
+    value = _json.value(result)
+    if isinstance(value, dict) and 0 < len(value) <= _ENTRIES_SHOWN:
+        return _console.facts((str(name), _entry(inner)) for name, inner in value.items())
     kind = f"  {_format.plain_type(result.type)}, {_format.size(result.size)}"
     stored = f", stored at {result.url}" if result.url else ""
     return Text.assemble(result.preview, (kind + stored, "dim"))
+
+
+def _entry(value: object) -> str:
+    """Return an entry of a result on a line of its own: texts bare, small dicts as a list."""
+    if isinstance(value, dict) and all(isinstance(v, str | int | float) for v in value.values()):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    return value if isinstance(value, str) else repr(value)
 
 
 def _failure_panels(run: FlowRun, failed: Sequence[TaskRun]) -> Iterable[RenderableType]:

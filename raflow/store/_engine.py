@@ -142,6 +142,15 @@ def shown_url(url: sa.URL) -> str:
     return _PASSWORD.sub(r"\1***", plain.render_as_string(hide_password=True))
 
 
+def without_passwords(url: str) -> str:
+    """Return the URL of a database for people.
+
+    Raises:
+        StoreError: The text is no URL, or names a database that raflow cannot use.
+    """
+    return shown_url(parse_url(url))
+
+
 def explain(shown: str, error: sa.exc.SQLAlchemyError) -> errors.StoreError:
     """Say what a database error means and what to do about it."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error

@@ -57,6 +57,11 @@ class Store:
             raise
         return cls(database, _logs.LogFiles(log_dir))
 
+    @property
+    def shown_url(self) -> str:
+        """URL of the database for people: without its passwords."""
+        return self._database.shown
+
     def close(self) -> None:
         """Close the connections to the database."""
         self._database.close()

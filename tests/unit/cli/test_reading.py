@@ -164,7 +164,7 @@ class TestRunsShow:
         result = json.loads(cli("runs", "show", "old-0000bb", "--json").out)["flow_run"]["result"]
         assert result["value"] == {"rows": 3}
         out = cli("runs", "show", "old-0000bb").out
-        assert "{'rows': 3}  dict, 240 B" in out
+        assert "Result  rows  3" in out
 
 
 @pytest.mark.usefixtures("record")
