@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 from types import TracebackType
@@ -19,6 +20,7 @@ MAX_BYTES: Final = 10_000_000
 
 _LINE_COST: Final = 32
 """Bytes that a line takes besides its text: an endless stream of empty lines must end as well."""
+_RETIRED: Final = 256
 _LEVELS: Final = {"stdout": logging.INFO, "stderr": logging.WARNING}
 
 
@@ -196,6 +198,9 @@ class _Installation:
         self._lock = threading.Lock()
         self._levels: list[int] = []
         self._tees: dict[str, _Tee] = {}
+        # print() does not hold on to sys.stdout (CPython issue 130163): a tee that was freed while
+        # a task left behind is printing would crash the process. So the last ones live on.
+        self._retired: deque[_Tee] = deque(maxlen=_RETIRED)
         self._tap = _LogTap()
         self._root_level = logging.NOTSET
 
@@ -225,8 +230,9 @@ class _Installation:
         for name in _LEVELS:
             stream = getattr(sys, name)
             if not isinstance(stream, _Tee):
-                self._tees[name] = _Tee(name, stream)
-                setattr(sys, name, self._tees[name])
+                tee = self._tees[name] = _Tee(name, stream)
+                self._retired.append(tee)
+                setattr(sys, name, tee)
 
     def _install(self) -> None:
         self._place_tees()

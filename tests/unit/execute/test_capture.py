@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import subprocess
 import sys
 import threading
 
@@ -127,3 +128,32 @@ def test_threads_write_to_the_sink_of_a_process_that_runs_one_call() -> None:
             thread.start()
             thread.join()
         assert [line.text for line in made.close()] == expected
+
+
+def test_a_thread_that_prints_while_the_stream_is_restored_does_not_crash() -> None:
+    """Fails by a segmentation fault where the stream is freed under `print`; see issue 130163."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_WHILE_RESTORING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+PRINT_WHILE_RESTORING = """
+import logging, threading, time
+from raflow.execute import Capture, Sink, Sinking
+
+def chatter():
+    with Sinking(Sink(prints=True, level=0), whole_process=False):
+        while True:
+            print("a", "b")
+
+threading.Thread(target=chatter, daemon=True).start()
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    with Capture(logging.INFO):
+        time.sleep(0)
+"""
