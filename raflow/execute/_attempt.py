@@ -235,16 +235,16 @@ class _Attempt:
         )
 
     def _keep(self, ending: _Ending) -> _Ending:
-        value = ending.value
+        value, work = ending.value, self._work
         try:
             ending.value = self._site.freeze(value)
-            ending.result = self._site.environment.keeper.keep(
-                value, self._work.result, run=self._work.run, attempt=self._work.attempt
-            )
-        except errors.ResultStorageError as error:
-            return self._failed(self._about(error, "its result could not be stored"))
         except Exception as error:
             return self._failed(self._unserializable(value, error))
+        keeper = self._site.environment.keeper
+        try:
+            ending.result = keeper.keep(value, work.result, run=work.run, attempt=work.attempt)
+        except errors.RaflowError as error:
+            return self._failed(self._about(error, "its result could not be kept"))
         return ending
 
     def _about(self, error: errors.RaflowError, what: str) -> errors.RaflowError:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raflow.execute import Backend, BatchEnded, Known, ListOf, Part, ValueRef
-from raflow.model import Outcome, Resources, ResultPolicy, shortfall
+from raflow.model import Outcome, Resources, ResultPolicy, Serializer, shortfall
 from tests.ray import user_tasks as user
 from tests.ray.harness import Run, lines, task_of
 
@@ -277,6 +277,15 @@ def test_result_storage_that_cannot_be_written_fails_the_run(run: Run, tmp_path:
     assert report.error.type == "raflow.errors.ResultStorageError"
     assert "'big_array'" in report.message
     assert str(tmp_path / "file") in report.message
+
+
+def test_a_serializer_that_cannot_write_the_result_fails_the_run(run: Run) -> None:
+    policy = ResultPolicy(persist=True, serializer=Serializer.JSON)
+    report = run.report(user.big_array, {"megabytes": 1}, policy=policy)
+    assert report.outcome is Outcome.FAILED
+    assert report.error is not None
+    assert report.error.type == "raflow.errors.SerializationError"
+    assert "'big_array': its result could not be kept" in report.message
 
 
 # --- time limits --------------------------------------------------------------------------------

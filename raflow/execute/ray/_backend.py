@@ -95,7 +95,7 @@ class RayBackend:
             post,
             self._tools,
             grace=self._grace,
-            same_machine=self._link.local,
+            same_machine=self._link.shares_files,
             closed=self._forget,
         )
         self._sessions[number] = session

@@ -61,6 +61,8 @@ class Link(NamedTuple):
     """Whether it was opened here, so that it is to be closed here."""
     local: bool
     """Whether all of Ray was started here, on this machine."""
+    shares_files: bool
+    """Whether worker processes find the files that this process has."""
     host: str
     """The address under which Ray's worker processes reach this one."""
     raylet: Raylet | None
@@ -186,7 +188,9 @@ def _private_token(home: Path) -> Path:
 def _link(*, owned: bool, local: bool) -> Link:
     node = _worker.global_worker.node
     host = "127.0.0.1" if local else ray.util.get_node_ip_address()
-    return Link(owned, local, host, _raylet_of(node.raylet_socket_name))
+    # Who called ray.init on one machine, as in a notebook, has workers beside the driver.
+    alone = not owned and len(ray.nodes()) == 1
+    return Link(owned, local, local or alone, host, _raylet_of(node.raylet_socket_name))
 
 
 def _raylet_of(socket_name: str) -> Raylet | None:
