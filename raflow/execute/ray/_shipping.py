@@ -45,8 +45,9 @@ class Shipping:
 
     def _must_travel(self, name: str, module: ModuleType, *, named: bool) -> bool:
         file = getattr(module, "__file__", None)
-        if name == "__main__" or not isinstance(file, str):
-            return False  # cloudpickle sends __main__ by value anyway
+        # cloudpickle sends __main__ by value anyway; raflow is installed wherever its workers are.
+        if name.partition(".")[0] in {"__main__", "raflow"} or not isinstance(file, str):
+            return False
         file = os.path.realpath(file)
         if file.startswith(_INSTALLED) or not (named or file.startswith(self._roots)):
             return False
