@@ -20,7 +20,7 @@ MAX_BYTES: Final = 10_000_000
 
 _LINE_COST: Final = 32
 """Bytes that a line takes besides its text: an endless stream of empty lines must end as well."""
-_RETIRED: Final = 256
+_MADE: Final = 256
 _LEVELS: Final = {"stdout": logging.INFO, "stderr": logging.WARNING}
 
 
@@ -162,14 +162,14 @@ class _Tee:
     """Stands for `sys.stdout` or `sys.stderr`; everything but writing is the original's."""
 
     def __init__(self, source: str, original: TextIO) -> None:
-        self._source = source
+        self.source = source
         self.original = original
 
     def write(self, text: str) -> int:
         sink = _current.get() or _installation.fallback
         if sink is None or not sink.prints:
             return self.original.write(text)
-        sink.write(self._source, text)
+        sink.write(self.source, text)
         # The terminal may be gone; the log has the text.
         with contextlib.suppress(OSError, ValueError):
             self.original.write(text)
@@ -199,8 +199,8 @@ class _Installation:
         self._levels: list[int] = []
         self._tees: dict[str, _Tee] = {}
         # print() does not hold on to sys.stdout (CPython issue 130163): a tee that was freed while
-        # a task left behind is printing would crash the process. So the last ones live on.
-        self._retired: deque[_Tee] = deque(maxlen=_RETIRED)
+        # a task left behind is printing would crash the process. So tees live on and are used again.
+        self._made: deque[_Tee] = deque(maxlen=_MADE)
         self._tap = _LogTap()
         self._root_level = logging.NOTSET
 
@@ -230,9 +230,15 @@ class _Installation:
         for name in _LEVELS:
             stream = getattr(sys, name)
             if not isinstance(stream, _Tee):
-                tee = self._tees[name] = _Tee(name, stream)
-                self._retired.append(tee)
-                setattr(sys, name, tee)
+                self._tees[name] = self._tee_for(name, stream)
+                setattr(sys, name, self._tees[name])
+
+    def _tee_for(self, name: str, stream: TextIO) -> _Tee:
+        for tee in self._made:
+            if tee.original is stream and tee.source == name:
+                return tee
+        self._made.append(_Tee(name, stream))
+        return self._made[-1]
 
     def _install(self) -> None:
         self._place_tees()

@@ -48,9 +48,16 @@ class Mailroom:
 
     def cancel(self, session: int, batch: int) -> bool:
         """Ask a running batch to stop; False if it has not said that it runs."""
+        return self._send("cancel", session, batch)
+
+    def kill(self, session: int, batch: int) -> bool:
+        """Have the process of a running batch end itself; False if it has not said that it runs."""
+        return self._send("kill", session, batch)
+
+    def _send(self, what: str, session: int, batch: int) -> bool:
         with self._lock:
             line = self._lines.get((session, batch))
-        return line is not None and line.send({"cancel": [session, batch]})
+        return line is not None and line.send({what: [session, batch]})
 
     def forget(self, session: int, batch: int) -> str | None:
         """Forget an ended batch; returns the last words of its process, if it had a time limit."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from typing import Final, NamedTuple
@@ -75,6 +77,8 @@ class Messenger:
             for message in messages:
                 if "cancel" in message:
                     self._cancel(message["cancel"])
+                elif "kill" in message:
+                    self._kill(message["kill"])
         with self._lock:
             self._lines.pop(postbox, None)
         line.close()
@@ -84,3 +88,8 @@ class Messenger:
         if running is not None and [running.session, running.batch] == target:
             self._cancelled = running
             interrupt_main_thread()
+
+    def _kill(self, target: object) -> None:
+        running = self.running
+        if running is not None and [running.session, running.batch] == target:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -39,6 +39,7 @@ _CARRIED_BYTES: Final = 32 * 1024
 """Code and environment travel with every batch up to this size, and are fetched once beyond."""
 _LAST_WORDS_SECONDS: Final = 0.3
 _PROBE_SECONDS: Final = 2.0
+_INSIST_SECONDS: Final = 1.0
 
 
 class Tools(NamedTuple):
@@ -141,9 +142,22 @@ class RaySession:
         if flight is None:
             return
         flight.cancelling = True
-        if force or not self._tools.mailroom.cancel(self._number, batch):
-            with contextlib.suppress(ValueError):  # it has ended just now
-                ray.cancel(flight.report, force=force)
+        mailroom = self._tools.mailroom
+        if not (mailroom.kill if force else mailroom.cancel)(self._number, batch):
+            self._cancel_by_ray(flight, force=False)
+        if force:
+            # Ray aborts this process if a task ends in the moment in which it is cancelled with
+            # force (its check "Tried to complete task that was not pending"). So that comes last,
+            # for a process that does not even end itself: its task is in no state to end either.
+            self._tools.alarms.after(_INSIST_SECONDS, lambda: self._insist(flight))
+
+    def _insist(self, flight: InFlight) -> None:
+        if self._flights.get(flight.spec.id) is flight:
+            self._cancel_by_ray(flight, force=True)
+
+    def _cancel_by_ray(self, flight: InFlight, *, force: bool) -> None:
+        with contextlib.suppress(Exception):  # it has ended just now, or Ray itself is gone
+            ray.cancel(flight.report, force=force)
 
     def fetch(self, value: ValueRef) -> object:
         """Return a value; arrays are read-only views of Ray's memory.
@@ -169,9 +183,9 @@ class RaySession:
         self._flights.clear()
         for flight in flights:
             self._tools.poll.drop(flight)
+            if not self._tools.mailroom.kill(self._number, flight.spec.id):
+                self._cancel_by_ray(flight, force=False)
             self._tools.mailroom.forget(self._number, flight.spec.id)
-            with contextlib.suppress(Exception):  # Ray itself may be gone
-                ray.cancel(flight.report, force=True)
         self._closed(self._number)
 
     def started(self, event: CallStarted) -> bool:
