@@ -199,7 +199,7 @@ class _Installation:
         self._levels: list[int] = []
         self._tees: dict[str, _Tee] = {}
         # print() does not hold on to sys.stdout (CPython issue 130163): a tee that was freed while
-        # a task left behind is printing would crash the process. So tees live on and are used again.
+        # a task left behind is printing would crash the process. So tees live on, to be used again.
         self._made: deque[_Tee] = deque(maxlen=_MADE)
         self._tap = _LogTap()
         self._root_level = logging.NOTSET
