@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raflow.cli._options import Params, ParamsFile, Target
+from raflow.cli._options import Json, Params, ParamsFile, Target
 
 if TYPE_CHECKING:
     from raflow.model import FlowGraph
@@ -31,6 +31,7 @@ def graph(
     param: Params = None,
     params_file: ParamsFile = None,
     format_: Format = GraphFormat.TEXT,
+    json_: Json = False,
 ) -> None:
     """Show the graph of a flow without running its tasks.
 
@@ -41,7 +42,7 @@ def graph(
 
     found = _target.find_flow(target)
     parameters = _params.read_parameters(found.flow, param or (), params_file)
-    print_graph(found.flow.compile(**parameters), format_)
+    print_graph(found.flow.compile(**parameters), GraphFormat.JSON if json_ else format_)
 
 
 def print_graph(

@@ -66,9 +66,11 @@ class RunContext:
         if request.options.resources not in self._feasible:
             check_feasible(name, request.options.resources, self._capacity)
             self._feasible.add(request.options.resources)
+        # First, because it settles how objects of the task's module travel.
+        function = self._function(request.target)
         shared = pack(name, {**request.arguments, **request.item_arguments})
         items = tuple(pack(name, item) for item in request.items or ())
-        return self._function(request.target), shared, items
+        return function, shared, items
 
     def _function(self, task: Task[..., Any]) -> execute.FunctionHandle:
         """Make a task known to the backend, once; its entry keeps it alive, and so its `id`."""

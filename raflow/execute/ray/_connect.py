@@ -141,6 +141,8 @@ def _start(home: Path, num_cpus: int | None) -> None:
 
 
 def _init(**options: Any) -> None:
+    # An async flow starts Ray beside its event loop, where Ray misses a handler we do not need.
+    logging.getLogger("ray._private.worker").addFilter(_is_of_interest)
     ray.init(
         namespace=NAMESPACE,
         log_to_driver=False,
@@ -149,6 +151,10 @@ def _init(**options: Any) -> None:
     )
     # Ray prints what its raylet says about crashed workers; a run reports that itself.
     _worker.print_to_stdstream = _log_instead
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return "SIGTERM handler is not set" not in record.getMessage()
 
 
 def _log_instead(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's
