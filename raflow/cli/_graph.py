@@ -71,10 +71,4 @@ def print_graph(
             else:
                 out.print(f"Flow {graph.flow!r} calls no task.", markup=False)
     if graph.stopped_at is not None:
-        stop = graph.stopped_at
-        _console.err().print(
-            f"The graph is known up to {stop.line}, where the flow needs the value of "
-            f"{stop.key!r}: {stop.message}",
-            style="yellow",
-            markup=False,
-        )
+        _console.err().print(graph.stopped_at.message, style="yellow", markup=False)

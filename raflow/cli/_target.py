@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
 import traceback
 from pathlib import Path
@@ -14,6 +15,8 @@ import cloudpickle
 
 from raflow import errors
 from raflow.define import Flow
+
+_FILES_LOOKED_AT = 1_000
 
 
 class Found(NamedTuple):
@@ -82,9 +85,17 @@ def _load(place: str) -> ModuleType:
     if path.is_file():
         return _load_file(path.resolve())
     if place.endswith(".py") or "/" in place:
-        near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise errors.NotFoundError.of("file", place, near)
+        raise errors.NotFoundError.of("file", place, _files_near(path))
     return _load_module(place)
+
+
+def _files_near(missing: Path) -> list[str]:
+    """Return Python files that may have been meant: those below the last directory that exists."""
+    there = next(parent for parent in (*missing.parents, Path()) if parent.is_dir())
+    levels = len(missing.parts) - len(there.parts)
+    patterns = ("*/" * depth + "*.py" for depth in range(levels))
+    found = (path for pattern in patterns for path in there.glob(pattern))
+    return [str(path) for path in itertools.islice(found, _FILES_LOOKED_AT)]
 
 
 def _load_module(name: str) -> ModuleType:

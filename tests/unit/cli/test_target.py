@@ -159,3 +159,17 @@ def test_code_that_raises_when_it_is_loaded_shows_only_its_own_frames(
     assert "importlib" not in trace
     assert "/raflow/" not in trace.replace(str(tmp_path), "")
     assert pickle.loads(pickle.dumps(caught.value)).user_traceback == trace
+
+
+def test_a_mistyped_folder_or_file_gets_the_closest_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "examples" / "01_flights" / "flow.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("examples/01_flight/flow.py", "exmples/01_flights/flow.py", "examples/flow.py"):
+        with pytest.raises(errors.NotFoundError) as caught:
+            _target.find_flow(wrong)
+        expected = ["examples/01_flights/flow.py"] if wrong != "examples/flow.py" else []
+        assert caught.value.closest == expected
