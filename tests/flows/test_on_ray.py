@@ -222,3 +222,36 @@ def test_control_c_ends_everything_cleanly(backend: str, raflow_home: Path, tmp_
         states = {t.label: t.state.name for t in store.task_runs(run.id)}
     assert states["quick-0"] is StateName.COMPLETED
     assert {states[f"slow-0[{n}]"] for n in range(3)} == {StateName.CANCELLED}
+
+
+CANCELS = """
+    import random, sys, time
+    from raflow import flow, task
+
+    @task
+    def short(seconds: float) -> None:
+        time.sleep(seconds)
+
+    @flow(backend="ray")
+    def stopped(rounds: int, wait: float) -> None:
+        short.map([random.choice([0, 0, 0.001, 0.005]) for _ in range(20)])
+        time.sleep(wait)
+        raise KeyboardInterrupt
+
+    for number in range(10):
+        outcome = stopped.run(number, random.random() * 0.02)
+        assert outcome.flow_run.state.name == "Cancelled", outcome.flow_run.state
+    print("still here")
+"""
+
+
+def test_cancelling_at_any_moment_leaves_the_driver_alive(raflow_home: Path) -> None:
+    """Ray aborts the driver if a task ends while it is cancelled without force."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CANCELS)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.stdout.endswith("still here\n"), done.stderr[-2000:]

@@ -144,20 +144,21 @@ class RaySession:
         flight.cancelling = True
         mailroom = self._tools.mailroom
         if not (mailroom.kill if force else mailroom.cancel)(self._number, batch):
-            self._cancel_by_ray(flight, force=False)
-        if force:
-            # Ray aborts this process if a task ends in the moment in which it is cancelled with
-            # force (its check "Tried to complete task that was not pending"). So that comes last,
-            # for a process that does not even end itself: its task is in no state to end either.
-            self._tools.alarms.after(_INSIST_SECONDS, lambda: self._insist(flight))
+            # It waits for resources, or began a moment ago.
+            self._end_by_ray(flight)
+        elif force:
+            # A process that hangs in C does not even hear that it is to end itself.
+            self._tools.alarms.after(_INSIST_SECONDS, lambda: self._end_by_ray(flight))
 
-    def _insist(self, flight: InFlight) -> None:
+    def _end_by_ray(self, flight: InFlight) -> None:
+        """Have Ray drop a batch that waits, or kill the process that runs it.
+
+        Always with force: without it Ray aborts this process if the task happens to end in that
+        moment ("Tried to complete task that was not pending", Ray 2.60, within a second of trying).
+        """
         if self._flights.get(flight.spec.id) is flight:
-            self._cancel_by_ray(flight, force=True)
-
-    def _cancel_by_ray(self, flight: InFlight, *, force: bool) -> None:
-        with contextlib.suppress(Exception):  # it has ended just now, or Ray itself is gone
-            ray.cancel(flight.report, force=force)
+            with contextlib.suppress(Exception):  # it has ended just now, or Ray itself is gone
+                ray.cancel(flight.report, force=True)
 
     def fetch(self, value: ValueRef) -> object:
         """Return a value; arrays are read-only views of Ray's memory.
@@ -179,13 +180,11 @@ class RaySession:
 
     def close(self) -> None:
         """End what still runs; nothing is told any more."""
-        flights = list(self._flights.values())
-        self._flights.clear()
-        for flight in flights:
+        for flight in list(self._flights.values()):
             self._tools.poll.drop(flight)
-            if not self._tools.mailroom.kill(self._number, flight.spec.id):
-                self._cancel_by_ray(flight, force=False)
+            self._end_by_ray(flight)
             self._tools.mailroom.forget(self._number, flight.spec.id)
+        self._flights.clear()
         self._closed(self._number)
 
     def started(self, event: CallStarted) -> bool:
