@@ -234,12 +234,12 @@ CANCELS = """
 
     @flow(backend="ray")
     def stopped(rounds: int, wait: float) -> None:
-        short.map([random.choice([0, 0, 0.001, 0.005]) for _ in range(20)])
+        short.map([random.choice([0, 0, 0.001, 0.005]) for _ in range(200)])
         time.sleep(wait)
         raise KeyboardInterrupt
 
-    for number in range(10):
-        outcome = stopped.run(number, random.random() * 0.02)
+    for number in range(20):
+        outcome = stopped.run(number, random.random() * 0.1)
         assert outcome.flow_run.state.name == "Cancelled", outcome.flow_run.state
     print("still here")
 """
