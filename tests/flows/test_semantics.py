@@ -205,7 +205,7 @@ class TestFailure:
         assert runs["fail-0"].error is not None
         assert runs["fail-0"].error.type == "builtins.ValueError"
         assert "raise ValueError(message)" in runs["fail-0"].error.traceback
-        assert "raflow/" not in runs["fail-0"].error.traceback
+        assert "raflow/execute" not in runs["fail-0"].error.traceback
 
     def test_result_raises_the_exception_itself(self, world: World) -> None:
         @flow
