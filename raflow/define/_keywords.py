@@ -91,6 +91,10 @@ class FlowKeywords(TypedDict, total=False):
     flow_run_name: str | Callable[..., str] | None
     """Names each run: a text such as `"load-{day}"` with the flow's parameters, or a function of
     some of them. Default: a name made up by raflow."""
+    retries: int | None
+    """New runs after one that failed: each starts from the beginning. Default: none."""
+    retry_delay_seconds: RetryDelay | None
+    """Seconds before each; see `TaskKeywords`. Default: none."""
     timeout_seconds: float | None
     """Limit of a run, from its start. Default: none."""
     validate_parameters: bool | None

@@ -59,6 +59,8 @@ FLOW_HOOKS: Final[Mapping[StateType, str]] = {
 class FlowOptions:
     """How the runs of a flow behave."""
 
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """Whether a run that failed is followed by another."""
     timeout_seconds: float | None = None
     """Seconds a run may take from its start. None: no limit."""
     validate_parameters: bool = True
@@ -98,7 +100,12 @@ def task_options(owner: str, given: Mapping[str, Any]) -> TaskOptions:
 def flow_options(owner: str, given: Mapping[str, Any]) -> FlowOptions:
     """Check a flow's options and build its data; see `task_options`."""
     check_keywords(owner, given, FLOW_OPTION_NAMES)
+    try:
+        retry = RetryPolicy.of(**_part(given, ("retries", "retry_delay_seconds")))
+    except errors.DefinitionError as error:
+        raise errors.DefinitionError(f"{owner}: {error}") from error
     return FlowOptions(
+        retry=retry,
         timeout_seconds=given.get("timeout_seconds"),
         validate_parameters=_flag(given, "validate_parameters"),
         result=_result_policy(given),

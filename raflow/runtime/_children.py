@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from raflow.define import Flow, fill
 from raflow.model import NodeKind, State, StateName, TaskRunKey
 from raflow.runtime._calls import inputs_of
 from raflow.runtime._driver import ChildEnded, ChildStarted, Driver
+from raflow.runtime._retries import FlowRetries
 from raflow.runtime._scope import FlowOutcome, Parent
 
 
@@ -26,7 +28,8 @@ class Child(Protocol):
         """Ask it to end."""
 
 
-MakeChild = Callable[[Flow[..., Any], Mapping[str, Any], Parent], Child]
+MakeChild = Callable[[Flow[..., Any], Mapping[str, Any], Parent, str], Child]
+"""Creates a child run; the last argument says which retry it is, if it is one."""
 
 
 class Children:
@@ -60,8 +63,7 @@ class Children:
 
     def _work(self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]) -> None:
         try:
-            child = self._begin(run, inputs)
-            outcome = child.run() if child is not None else None
+            outcome = self._run_child(run, inputs)
         except BaseException as error:
             self._end(run, StateName.FAILED, f"{type(error).__name__}: {error}", error=error)
             return
@@ -71,17 +73,35 @@ class Children:
             state = outcome.flow_run.state
             self._end(run, state.name, state.message, outcome.value, outcome.error)
 
-    def _begin(self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]) -> Child | None:
+    def _run_child(
+        self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]
+    ) -> FlowOutcome | None:
+        """Run the child, again if its retries say so; None if it was cancelled before it began."""
         request = self._driver.entries[run.node].request
         flow = request.target
         assert isinstance(flow, Flow)
         values = {edge: self._value(source) for edge, source in inputs.items()}
         parameters = flow.validate_arguments(fill(request.arguments, values))
+        retries = FlowRetries(flow.options.retry)
+        outcome: FlowOutcome | None = None
+        delay: float | None = 0.0
+        while delay is not None:
+            time.sleep(delay)
+            child = self._begin(run, flow, parameters, retries.reason)
+            if child is None:
+                break
+            outcome = child.run()
+            delay = retries.delay_after(outcome.flow_run)
+        return outcome
+
+    def _begin(
+        self, run: TaskRunKey, flow: Flow[..., Any], parameters: Mapping[str, Any], retry: str
+    ) -> Child | None:
         parent = Parent(self._driver.history.flow_run.id, run.node)
         with self._lock:
             if run in self._cancelled:
                 return None
-            child = self._running[run] = self._make(flow, parameters, parent)
+            child = self._running[run] = self._make(flow, parameters, parent, retry)
         self._driver.post(ChildStarted(run, child.id))
         return child
 

@@ -18,6 +18,7 @@ from raflow.runtime._execution import Execution
 from raflow.runtime._hooks import Hooks
 from raflow.runtime._observer import Observer
 from raflow.runtime._recorder import Recorder
+from raflow.runtime._retries import FlowRetries
 from raflow.runtime._scope import FlowOutcome, Scope
 from raflow.store import Store
 
@@ -57,8 +58,14 @@ def run_flow(
     """
     settings = settings or config.load()
     chosen = _chosen(flow, settings, backend, ray_address)
-    with _execution(flow, parameters, chosen, observers, entrypoint, flow_run_name) as execution:
-        return execution.run()
+    retries = FlowRetries(flow.options.retry)
+    with _opened(flow, chosen, observers, entrypoint) as scope:
+        outcome = Execution(scope, flow, parameters, name=flow_run_name).run()
+        while (delay := retries.delay_after(outcome.flow_run)) is not None:
+            time.sleep(delay)
+            again = Execution(scope, flow, parameters, name=flow_run_name, retry=retries.reason)
+            outcome = again.run()
+        return outcome
 
 
 async def run_flow_async(
@@ -75,10 +82,16 @@ async def run_flow_async(
     """Run an async flow to its end on this event loop; see `run_flow`."""
     settings = settings or config.load()
     chosen = _chosen(flow, settings, backend, ray_address)
-    opened = _execution(flow, parameters, chosen, observers, entrypoint, flow_run_name)
-    execution = await asyncio.to_thread(opened.__enter__)
+    retries = FlowRetries(flow.options.retry)
+    opened = _opened(flow, chosen, observers, entrypoint)
+    scope = await asyncio.to_thread(opened.__enter__)
     try:
-        return await execution.run_async()
+        outcome = await Execution(scope, flow, parameters, name=flow_run_name).run_async()
+        while (delay := retries.delay_after(outcome.flow_run)) is not None:
+            await asyncio.sleep(delay)
+            again = Execution(scope, flow, parameters, name=flow_run_name, retry=retries.reason)
+            outcome = await again.run_async()
+        return outcome
     finally:
         await asyncio.to_thread(opened.__exit__, None, None, None)
 
@@ -99,14 +112,12 @@ def _chosen(
 
 
 @contextlib.contextmanager
-def _execution(
+def _opened(
     flow: Flow[..., Any],
-    parameters: Mapping[str, Any],
     settings: config.Settings,
     observers: Sequence[Observer],
     entrypoint: str,
-    name: str | None,
-) -> Iterator[Execution]:
+) -> Iterator[Scope]:
     """Open what a run needs, check all that can be checked before it costs anything, and close."""
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store.open(settings.database, log_dir=settings.logs))
@@ -117,7 +128,7 @@ def _execution(
         stack.callback(hooks.close)
         backend = open_backend(settings.backend, settings)
         check_tasks(flow, backend.capacity())
-        scope = Scope(
+        yield Scope(
             settings=settings,
             backend=backend,
             recorder=recorder,
@@ -126,7 +137,6 @@ def _execution(
             clock=time.time,
             entrypoint=entrypoint,
         )
-        yield Execution(scope, flow, parameters, name=name)
 
 
 def check_tasks(flow: Flow[..., Any], capacity: Capacity) -> None:

@@ -46,6 +46,7 @@ class Execution:
         *,
         name: str | None = None,
         parent: Parent | None = None,
+        retry: str = "",
     ) -> None:
         """Create the run: nothing is recorded or started yet.
 
@@ -55,6 +56,7 @@ class Execution:
             parameters: Valid parameters, by name.
             name: Name of the run. Default: what the flow says, else made from its id.
             parent: What it stands for, if it is a subflow. Default: nothing.
+            retry: Which retry it is of which run. Default: none.
         """
         now = scope.clock()
         self._scope = scope
@@ -63,9 +65,9 @@ class Execution:
         self._is_child = parent is not None
         self._version = version_record(flow, scope.entrypoint, now)
         run = dataclasses.replace(
-            new_flow_run(flow, self._version, parameters, name=name, now=now),
+            new_flow_run(flow, self._version, parameters, name=name, reason=retry, now=now),
             backend=scope.backend.name,
-            trigger=Trigger.PARENT if parent else Trigger.MANUAL,
+            trigger=_trigger(parent, retry),
             parent_id=parent.flow_run_id if parent else None,
             parent_node=parent.node if parent else None,
         )
@@ -93,9 +95,9 @@ class Execution:
         self._children = Children(self._driver, self._child)
 
     def _child(
-        self, flow: Flow[..., Any], parameters: Mapping[str, Any], parent: Parent
+        self, flow: Flow[..., Any], parameters: Mapping[str, Any], parent: Parent, retry: str
     ) -> Execution:
-        return Execution(self._scope, flow, parameters, parent=parent)
+        return Execution(self._scope, flow, parameters, parent=parent, retry=retry)
 
     def cancel(self, reason: str) -> None:
         """Ask the run to end, from any thread."""
@@ -242,3 +244,9 @@ class Execution:
         except errors.RaflowError as error:
             message = f"The result of {self._flow.name!r} cannot be kept: {error}"
             return Ending(event=FlowRunEvent.FAILED, message=message, error=error), None
+
+
+def _trigger(parent: Parent | None, retry: str) -> Trigger:
+    if retry:
+        return Trigger.RETRY
+    return Trigger.PARENT if parent else Trigger.MANUAL

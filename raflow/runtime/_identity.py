@@ -38,16 +38,26 @@ def new_flow_run(
     parameters: Mapping[str, Any],
     *,
     name: str | None,
+    reason: str,
     now: float,
 ) -> FlowRun:
-    """Return the record of a run that has just been created."""
+    """Return the record of a run that has just been created.
+
+    Args:
+        flow: The flow.
+        version: Its present version.
+        parameters: Valid parameters, by name.
+        name: Name of the run. Default: what the flow says, else made from its id.
+        reason: Why it exists, where that is worth telling.
+        now: The time.
+    """
     run_id = new_id()
     return FlowRun(
         id=run_id,
         flow=flow.name,
         fingerprint=version.fingerprint,
         name=name or _given_name(flow, parameters) or f"{flow.name}-{run_id[-6:]}",
-        state=State(name=StateName.PENDING, at=now),
+        state=State(name=StateName.PENDING, at=now, reason=reason),
         parameters={key: to_json(value) for key, value in parameters.items()},
         created_at=now,
         tags=flow.options.tags,

@@ -283,6 +283,42 @@ class TestRetries:
             names = [s.state.name for s in store.states(run.id, key=first.key)]
         assert StateName.AWAITING_RETRY in names
 
+    def test_a_flow_that_failed_runs_again_on_a_record_of_its_own(self, world: World) -> None:
+        tries: list[int] = []
+
+        @flow(retries=2, retry_delay_seconds=0.05)
+        def second_time(n: int) -> int:
+            tries.append(n)
+            if len(tries) == 1:
+                fail("first time").result()
+            return add(n)
+
+        assert second_time(4) == 5
+        assert tries == [4, 4]
+        with world.store as store:
+            last, first = store.flow_runs(flow="second_time")
+            begun = store.states(last.id)[0].state
+        assert (first.state.name, first.trigger) == (StateName.FAILED, "manual")
+        assert (last.state.name, last.trigger) == (StateName.COMPLETED, "retry")
+        assert begun.reason == f"retry 1 of 2, after {first.name} ({first.id})"
+
+    def test_retries_of_async_flows_and_of_subflows_end(self, world: World) -> None:
+        @flow(retries=1)
+        def inner() -> int:
+            return fail("always")
+
+        @flow(retries=1)
+        async def outer() -> int:
+            return await inner.submit()
+
+        with pytest.raises(ValueError, match="always"):
+            asyncio.run(outer())
+        with world.store as store:
+            runs = store.flow_runs()
+        assert [run.flow for run in runs].count("outer") == 2
+        assert [run.flow for run in runs].count("inner") == 4
+        assert {run.state.name for run in runs} == {StateName.FAILED}
+
     def test_the_condition_sees_the_exception(self, world: World) -> None:
         def not_for_values(task_name: str, error: BaseException) -> bool:
             return not isinstance(error, ValueError)

@@ -165,7 +165,8 @@ def test_a_wrong_option_of_a_task_names_task_and_option(options: dict[str, Any],
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"retries": 3}, "Flow 'etl' has no option 'retries'."),
+        ({"crash_retries": 3}, "Flow 'etl' has no option 'crash_retries'."),
+        ({"retries": -1}, "Flow 'etl': retries=-1 is not a count"),
         ({"valdate_parameters": True}, "Did you mean 'validate_parameters'?"),
         ({"backend": "Ray"}, "Flow 'etl': backend='Ray' is not 'ray' or 'local'."),
         ({"timeout_seconds": -1}, "Flow 'etl': timeout_seconds=-1 is not"),
