@@ -10,7 +10,6 @@ from typing import Any
 from raflow.define import CallRequest
 from raflow.execute import Call, FunctionHandle, InputSource, Known, ListOf, Packed, Part, ValueRef
 from raflow.model import Edge, EdgeKind, NodeKind, StateType, TaskRunKey
-from raflow.runtime._failures import exception_of
 from raflow.runtime._outcomes import Outcomes, RunOutcome
 
 
@@ -100,5 +99,5 @@ def _value(outcome: RunOutcome, edge: Edge) -> ValueRef | Known:
         return outcome.value
     failed = outcome.state.is_final and outcome.state.type is not StateType.SKIPPED
     if edge.allow_failure and failed:
-        return Known(exception_of(outcome.label, outcome.state, outcome.error))
+        return Known(outcome.failure())
     return Known(None)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from raflow import engine, execute
 from raflow.define import Flow, fill
-from raflow.model import NodeKind, State, StateName, TaskRunKey
+from raflow.model import State, StateName, TaskRunKey
 from raflow.runtime._calls import inputs_of
 from raflow.runtime._driver import ChildEnded, ChildStarted, Driver
 from raflow.runtime._retries import FlowRetries
@@ -41,12 +40,13 @@ class Children:
         self._make = make
         self._running: dict[TaskRunKey, Child] = {}
         self._cancelled: dict[TaskRunKey, str] = {}
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
 
     def start(self, run: TaskRunKey) -> None:
         """Begin the child run of a call whose inputs are there."""
         entry = self._driver.entries[run.node]
-        inputs = inputs_of(entry, run, self._kind, self._driver.outcomes)
+        inputs = inputs_of(entry, run, self._driver.kind, self._driver.outcomes)
         name = f"raflow-subflow-{entry.key}"
         threading.Thread(target=self._work, args=(run, inputs), name=name, daemon=True).start()
 
@@ -55,11 +55,9 @@ class Children:
         with self._lock:
             self._cancelled[run] = reason
             child = self._running.get(run)
+        self._stopping.set()
         if child is not None:
             child.cancel(reason)
-
-    def _kind(self, node: int) -> NodeKind:
-        return self._driver.entries[node].request.kind
 
     def _work(self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]) -> None:
         try:
@@ -86,7 +84,7 @@ class Children:
         outcome: FlowOutcome | None = None
         delay: float | None = 0.0
         while delay is not None:
-            time.sleep(delay)
+            self._stopping.wait(delay)
             child = self._begin(run, flow, parameters, retries.reason)
             if child is None:
                 break

@@ -23,7 +23,6 @@ from raflow.model import (
 )
 from raflow.runtime._calls import CallEntry
 from raflow.runtime._driver import Driver, NodeMade
-from raflow.runtime._failures import exception_of
 from raflow.runtime._outcomes import RunOutcome
 
 
@@ -164,12 +163,9 @@ class RunContext:
         if outcome.state.type is StateType.SKIPPED:
             return None
         if outcome.state.type is not StateType.COMPLETED:
-            if outcome.exception is None:
-                label, state, error = outcome.label, outcome.state, outcome.error
-                outcome.exception = exception_of(label, state, error)
             if raise_on_failure:
-                raise outcome.exception
-            return outcome.exception
+                raise outcome.failure()
+            return outcome.failure()
         if isinstance(outcome.value, execute.ValueRef):
             return self._driver.session.fetch(outcome.value)
         assert outcome.value is not None

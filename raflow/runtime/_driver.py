@@ -15,6 +15,7 @@ from raflow import engine, errors, execute
 from raflow.model import FlowRunEvent, GraphNode, LogLine, NodeKind, State, TaskRunKey
 from raflow.model import next_flow_run_state as next_state
 from raflow.runtime._calls import CallEntry, build_call
+from raflow.runtime._ending import TIME_IS_UP
 from raflow.runtime._history import History
 from raflow.runtime._outcomes import Outcomes
 
@@ -53,6 +54,10 @@ class LogWritten(NamedTuple):
     line: LogLine
 
 
+class TimeIsUp(NamedTuple):
+    """The time limit of the flow is over."""
+
+
 class _TakeLog(NamedTuple):
     """It is time to record the lines that the body wrote."""
 
@@ -64,6 +69,7 @@ Message: TypeAlias = (
     | ChildStarted
     | ChildEnded
     | LogWritten
+    | TimeIsUp
     | _TakeLog
 )
 
@@ -129,9 +135,9 @@ class Driver:
         self._subflows = subflows
         self._thread.start()
 
-    def cancel_at(self, due: float, reason: str) -> None:
-        """Ask the run to end at a time; call it before `start`."""
-        self._set_timer(due, engine.CancelAsked(at=due, reason=reason))
+    def limit(self, due: float) -> None:
+        """End the run at a time; call it before `start`."""
+        self._set_timer(due, TimeIsUp())
 
     def post(self, message: Message) -> None:
         """Hand over a message, from any thread."""
@@ -202,10 +208,12 @@ class Driver:
                 child = self.outcomes.get(event.run)
                 child.value, child.exception = execute.Known(value), error
                 self._feed(event)
-            case LogWritten(line):
-                self._keep_line(line)
-            case _TakeLog():
-                self._take_log()
+            case TimeIsUp():
+                # Only the first cancel counts here: asking twice would kill without grace.
+                if not self.cancel_reason:
+                    self._feed(engine.CancelAsked(at=self._clock(), reason=TIME_IS_UP))
+            case LogWritten() | _TakeLog():
+                self._log(message)
             case _:
                 self._feed(message)
 
@@ -222,10 +230,14 @@ class Driver:
             self.cancel_reason = event.reason
             self.history.flow_run_entered(State(name=name, at=event.at, message=event.reason))
 
-    def _keep_line(self, line: LogLine) -> None:
+    def _log(self, message: LogWritten | _TakeLog) -> None:
+        """Gather the lines of the body for a while, then record them together."""
+        if isinstance(message, _TakeLog):
+            self._take_log()
+            return
         if not self._lines:
             self._set_timer(self._clock() + _LOG_PAUSE_SECONDS, _TakeLog())
-        self._lines.append(line)
+        self._lines.append(message.line)
 
     def _take_log(self) -> None:
         lines, self._lines = self._lines, []
@@ -238,13 +250,14 @@ class Driver:
 
     def _send_batch(self, command: engine.SendBatch) -> None:
         calls = tuple(
-            build_call(self.entries[run.node], run, attempt, self._kind, self.outcomes)
+            build_call(self.entries[run.node], run, attempt, self.kind, self.outcomes)
             for run, attempt in command.calls
         )
         batch = execute.BatchSpec(id=command.batch, calls=calls, resources=command.resources)
         self.session.submit(batch)
 
-    def _kind(self, node: int) -> NodeKind:
+    def kind(self, node: int) -> NodeKind:
+        """Return what a node stands for."""
         return self.entries[node].request.kind
 
     def _cancel_batch(self, command: engine.CancelBatch) -> None:

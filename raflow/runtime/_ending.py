@@ -8,7 +8,6 @@ from typing import Final
 
 from raflow import errors
 from raflow.model import FlowRunEvent, StateName
-from raflow.runtime._failures import exception_of
 from raflow.runtime._outcomes import RunOutcome
 
 TIME_IS_UP: Final = "the time limit of the flow is over"
@@ -68,6 +67,5 @@ def _unhandled(flow: str, outcomes: Sequence[RunOutcome]) -> Ending:
     then = f"; {behind} more could not run because of it" if behind else ""
     message = f"Flow {flow!r} failed: {named}{more} did not complete{then}."
     error = errors.FlowRunFailedError(message)
-    first = roots[0]
-    error.__cause__ = first.exception or exception_of(first.label, first.state, first.error)
+    error.__cause__ = roots[0].failure()
     return Ending(event=FlowRunEvent.FAILED, message=message, error=error)

@@ -62,7 +62,10 @@ def run_flow(
     with _opened(flow, chosen, observers, entrypoint) as scope:
         outcome = Execution(scope, flow, parameters, name=flow_run_name).run()
         while (delay := retries.delay_after(outcome.flow_run)) is not None:
-            time.sleep(delay)
+            try:
+                time.sleep(delay)
+            except KeyboardInterrupt:
+                break
             again = Execution(scope, flow, parameters, name=flow_run_name, retry=retries.reason)
             outcome = again.run()
         return outcome

@@ -24,8 +24,8 @@ from raflow.results import Keeper
 from raflow.runtime._body_log import body_log
 from raflow.runtime._children import Children
 from raflow.runtime._context import RunContext, wait_async
-from raflow.runtime._driver import Driver, LogWritten
-from raflow.runtime._ending import TIME_IS_UP, Ending, ending
+from raflow.runtime._driver import Driver, LogWritten, TimeIsUp
+from raflow.runtime._ending import Ending, ending
 from raflow.runtime._failures import error_info
 from raflow.runtime._history import History
 from raflow.runtime._identity import new_flow_run, version_record
@@ -141,7 +141,7 @@ class Execution:
         finally:
             active_flow.reset(token)
         if limit.expired():
-            self.cancel(TIME_IS_UP)
+            self._driver.post(TimeIsUp())
         self._body_ended(error)
         await wait_async(self._driver.settled)
         return await asyncio.to_thread(self._finish, value, error)
@@ -161,7 +161,7 @@ class Execution:
         now = self._scope.clock()
         history.flow_run_entered(State(name=StateName.RUNNING, at=now), started_at=now)
         if self._flow.options.timeout_seconds is not None:
-            self._driver.cancel_at(now + self._flow.options.timeout_seconds, TIME_IS_UP)
+            self._driver.limit(now + self._flow.options.timeout_seconds)
         self._driver.start(self._children)
 
     def _body_log(self) -> AbstractContextManager[None]:

@@ -128,10 +128,6 @@ class History:
             self._recorder.add_log(self.flow_run.id, None, 0, encode_log(lines))
             self._tell(lambda observer: observer.log_written(self.flow_run.id, "", lines))
 
-    def task_run(self, key: TaskRunKey) -> TaskRun:
-        """Return the newest record of a task run."""
-        return self._task_runs[key]
-
     def _flow_run_is(self, run: FlowRun) -> None:
         self.flow_run = run
         self._recorder.add(run.id, run)

@@ -10,6 +10,7 @@ from typing import Final
 
 from raflow.execute import Known, ValueRef
 from raflow.model import ErrorInfo, State, TaskRunKey
+from raflow.runtime._failures import exception_of
 
 _WHOLE: Final = "whole"
 _LENGTH: Final = "length"
@@ -26,7 +27,13 @@ class RunOutcome:
     error: ErrorInfo | None = None
     """The last attempt's exception, if it had one."""
     exception: BaseException | None = None
-    """The failure as an exception, made when it is first asked for."""
+    """The failure as an exception, once it was asked for; that of a subflow is known as it ends."""
+
+    def failure(self) -> BaseException:
+        """Return the failure as an exception, always the same one."""
+        if self.exception is None:
+            self.exception = exception_of(self.label, self.state, self.error)
+        return self.exception
 
 
 class Outcomes:

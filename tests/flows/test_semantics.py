@@ -440,6 +440,29 @@ class TestAsync:
         with pytest.raises(errors.TaskTimedOutError):
             asyncio.run(bounded())
 
+    def test_tasks_get_their_grace_when_the_time_of_an_async_flow_is_over(
+        self, world: World, tmp_path: Any
+    ) -> None:
+        cleaned = tmp_path / "cleaned"
+
+        @task
+        def slow() -> None:
+            try:
+                for _ in range(400):
+                    time.sleep(0.05)
+            finally:
+                time.sleep(0.5)
+                cleaned.touch()
+
+        @flow(timeout_seconds=2)
+        async def bounded() -> None:
+            await slow()
+
+        with pytest.raises(errors.FlowRunTimedOutError):
+            asyncio.run(bounded())
+        assert world.last_run().state.name is StateName.TIMED_OUT
+        assert cleaned.exists()
+
 
 class TestSubflows:
     def test_a_subflow_is_a_call_and_a_run_of_its_own(self, world: World) -> None:
@@ -480,6 +503,21 @@ class TestSubflows:
 
         assert outer() == "inside"
         assert world.task_runs()["inner-0"].state.name is StateName.FAILED
+
+    def test_allow_failure_hands_over_the_exception_of_a_subflow(self, world: World) -> None:
+        @flow
+        def inner() -> int:
+            return fail("inside")
+
+        @task
+        def describe(error: object) -> str:
+            return repr(error)
+
+        @flow
+        def outer() -> str:
+            return describe(allow_failure(inner.submit()))
+
+        assert outer() == "ValueError('inside')"
 
     def test_bad_parameters_of_a_subflow(self, world: World) -> None:
         @flow
