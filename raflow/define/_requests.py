@@ -10,13 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from raflow.model import Edge, EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
 
 if TYPE_CHECKING:
     from raflow.define._flow import Flow
     from raflow.define._task import Task
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Hole(NamedTuple):
@@ -26,8 +30,7 @@ class Hole(NamedTuple):
     """Position among the call's dependencies of the one whose value belongs here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependency:
+class Dependency(NamedTuple):
     """One thing a call depends on: an edge whose target is the call being made."""
 
     source: int
@@ -51,8 +54,7 @@ class Dependency:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRequest:
+class CallRequest(NamedTuple):
     """A call as the flow's body made it, with futures taken out of its arguments."""
 
     kind: NodeKind
@@ -61,15 +63,45 @@ class CallRequest:
     arguments: Mapping[str, Any]
     """By parameter name, with a `Hole` where a future was. For a map: what all items share."""
     dependencies: tuple[Dependency, ...] = ()
-    items: Sequence[Mapping[str, Any]] | None = None
-    """For a map of known length: each item's own arguments. None for a map over a future list,
-    whose own arguments are the `Hole`s in `item_arguments`, and for single calls."""
-    item_arguments: Mapping[str, Any] = field(default_factory=dict)
+    items: Columns | Stream | None = None
+    """For a map over what the body gave: each item's own arguments, all there or coming one after
+    the other. None for a map over values to come alone (`item_arguments`), and for single calls."""
+    item_arguments: Mapping[str, Any] = _NOTHING
     """For a map: the arguments that are a `Hole` of an ITEM dependency, alike for every item."""
     runnable: bool = True
     """False for `run_if=False`."""
     line: str = ""
     """Where the call stands: `file.py:12`."""
+
+
+class Columns:
+    """The arguments of the items of a map, as equally long columns."""
+
+    __slots__ = ("_columns", "_length")
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], length: int) -> None:
+        """Take columns of this length, by parameter name."""
+        self._columns = columns
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def slice(self, start: int, stop: int) -> Mapping[str, Sequence[Any]]:
+        """Return the columns of the items from `start` up to, without, `stop`."""
+        return {name: column[start:stop] for name, column in self._columns.items()}
+
+
+class Stream(Protocol):
+    """The items of a map over an iterator, taken from it when there is room for them."""
+
+    def take(self, count: int) -> Columns:
+        """Return the next items, at most `count`; fewer, or none, only at the end.
+
+        Raises:
+            Exception: Whatever the iterator raises.
+            MappingLengthMismatchError: Another argument of the map has more, or fewer, items.
+        """
 
 
 class Registered(NamedTuple):
@@ -99,6 +131,13 @@ class FlowContext(Protocol):
 
     def call(self, request: CallRequest) -> Registered:
         """Take a call; it starts once its inputs are there. Does not block."""
+
+    def drop(self, node: int) -> None:
+        """Take note that no future of this node is left, so that nobody asks for its value again.
+
+        Called by the interpreter where it frees the last future: on any thread, and in the middle
+        of anything. It must not block.
+        """
 
     def length(self, node: int) -> int:
         """Return the number of items of a map, waiting until it is known."""

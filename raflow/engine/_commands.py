@@ -5,23 +5,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from raflow.model import CallReport, Outcome, Resources, State, TaskRunKey
-
-
-class Planned(NamedTuple):
-    """One call of a batch to send."""
-
-    run: TaskRunKey
-    attempt: int
+from raflow.model import CallReport, Chunk, Outcome, Resources, State, TaskRunKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendBatch:
-    """Run these calls; their inputs are there."""
+    """Run these calls, in this order, within a budget of time.
 
+    The inputs of each are there, or are values of calls before it in the batch: the worker starts
+    a call only if those have completed.
+    """
+
+    at: float
     batch: int
     resources: Resources
-    calls: tuple[Planned, ...]
+    chunks: tuple[Chunk, ...]
+    budget: float
+    """Seconds after which the worker starts no more calls and hands back the rest."""
+    own_values: int
+    """How many values may become objects of their own. A value that is to be one when all are used
+    ends the batch."""
+
+
+class CompletedChunk(NamedTuple):
+    """Calls of a batch that have completed."""
+
+    chunk: Chunk
+    position: int
+    """Position in the batch of the first of them; the others follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsCompleted:
+    """Task runs completed at their first attempt, as most do: attempt and final state in one."""
+
+    batch: int
+    submitted_at: float
+    chunks: tuple[CompletedChunk, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseValues:
+    """Nobody can use these values any more."""
+
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSendTimer:
+    """Send `SendDue` at this time."""
+
+    due: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +106,11 @@ class MapExpanded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded:
-    """An attempt is over; emitted before the state change that it leads to."""
+    """An attempt is over; emitted before the state change that it leads to.
+
+    Not emitted for what `CallsCompleted` tells. An attempt that no budget is charged for (its batch
+    died while another call ran) has the outcome LOST and is followed by the state PENDING.
+    """
 
     run: TaskRunKey
     number: int
@@ -89,7 +127,9 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateEntered:
-    """A task run changed its state."""
+    """A task run changed its state, otherwise than by `CallsRegistered`, `SendBatch` (SUBMITTED),
+    a hand-back of a first attempt (PENDING again) or `CallsCompleted`.
+    """
 
     run: TaskRunKey
     state: State
@@ -108,6 +148,9 @@ class RunSettled:
 
 Command: TypeAlias = (
     SendBatch
+    | CallsCompleted
+    | ReleaseValues
+    | SetSendTimer
     | CancelBatch
     | StartSubflow
     | CancelSubflow

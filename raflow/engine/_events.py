@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from raflow.model import BatchReport, Edge, NodeKind, Outcome, State, TaskOptions, TaskRunKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRegistered:
+class CallMade(NamedTuple):
     """The flow's body made a call: a task, a map or a subflow."""
 
     at: float
@@ -27,15 +27,57 @@ class CallRegistered:
     """Number of items of a map whose length is known; None otherwise."""
     runnable: bool = True
     """For `run_if=False` given as a plain value: the call ends SKIPPED."""
+    streamed: bool = False
+    """The items of a map come one after the other (`ItemsArrived`): the number is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsRegistered:
+    """The body made calls, in this order."""
+
+    at: float
+    calls: Sequence[CallMade]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsArrived:
+    """A streamed map got more items, or came to its end."""
+
+    at: float
+    node: int
+    length: int
+    """How many items there are now."""
+    complete: bool = False
+    """There will be no more."""
+    error: str = ""
+    """Why the items end too early: one more item, the last, ends FAILED with this message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuturesDropped:
+    """The body can ask for the values of these nodes no more, nor pass them on."""
+
+    at: float
+    nodes: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallBegan:
-    """A submitted call is running."""
+    """A submitted call has been running for a while."""
 
     at: float
+    """When it began."""
     run: TaskRunKey
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsReturned:
+    """A batch that goes on running handed back calls that it has not started, and will not."""
+
+    at: float
+    batch: int
+    positions: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +90,22 @@ class BatchFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchDied:
-    """A batch ended without a report."""
+    """A batch ended without a report: what it had done is lost."""
 
     at: float
     batch: int
     outcome: Outcome
     message: str
+    running: Sequence[int] | None = None
+    """Positions of the calls that ran when it died: theirs is the attempt, the others are innocent.
+    Empty: none had begun. None: that is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendDue:
+    """It is time to send what was held back to be sent together."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +161,14 @@ class CancelAsked:
 
 
 Event: TypeAlias = (
-    CallRegistered
+    CallsRegistered
+    | ItemsArrived
+    | FuturesDropped
     | CallBegan
+    | CallsReturned
     | BatchFinished
     | BatchDied
+    | SendDue
     | SubflowEnded
     | RetryDue
     | GraceOver

@@ -9,8 +9,13 @@ from raflow.execute._backend import (
     BatchLost,
     BatchSpec,
     Call,
+    CallSettings,
+    CallsReturned,
     CallStarted,
+    EachOf,
+    EachPart,
     FunctionHandle,
+    InBatch,
     InputSource,
     Known,
     ListOf,
@@ -21,6 +26,7 @@ from raflow.execute._backend import (
     Session,
     TaskFunction,
     ValueRef,
+    ValueSlice,
 )
 from raflow.execute._capture import Capture, Sink, Sinking
 
@@ -31,9 +37,14 @@ __all__ = [
     "BatchLost",
     "BatchSpec",
     "Call",
+    "CallSettings",
     "CallStarted",
+    "CallsReturned",
     "Capture",
+    "EachOf",
+    "EachPart",
     "FunctionHandle",
+    "InBatch",
     "InputSource",
     "Known",
     "ListOf",
@@ -46,4 +57,5 @@ __all__ = [
     "Sinking",
     "TaskFunction",
     "ValueRef",
+    "ValueSlice",
 ]

@@ -9,7 +9,7 @@ flow's body asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -17,6 +17,7 @@ from raflow.define import CallForm
 from raflow.model import (
     BatchReport,
     Capacity,
+    Chunk,
     Outcome,
     Resources,
     ResultInfo,
@@ -31,11 +32,24 @@ class ValueRef(NamedTuple):
     handle: object
     """The backend's handle of the values of a batch (on Ray: an ObjectRef of a list)."""
     position: int
-    """The call's position in that batch."""
+    """The call's position in that batch; -1: the object that the handle stands for is the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class ValueSlice(NamedTuple):
+    """Where the values of neighbouring calls of one batch are."""
+
+    handle: object
+    start: int
+    stop: int
+
+
+class InBatch(NamedTuple):
+    """The value of an earlier call of the same batch."""
+
+    position: int
+
+
+class Part(NamedTuple):
     """One item of a list (or other sequence) that is itself a value."""
 
     value: ValueRef
@@ -49,13 +63,27 @@ class Known(NamedTuple):
 
 
 class ListOf(NamedTuple):
-    """A list made of other inputs: the value of a whole map."""
+    """A list made of other inputs: the value of a whole map. A slice stands for several items."""
 
-    items: tuple[ValueRef | Known, ...]
+    items: tuple[ValueRef | ValueSlice | Known, ...]
 
 
-InputSource: TypeAlias = ValueRef | Part | Known | ListOf
-"""What stands where a future stood in the arguments of a call."""
+class EachOf(NamedTuple):
+    """Another value for each call of a chunk, in order. A slice stands for several calls."""
+
+    items: tuple[ValueRef | ValueSlice | Known, ...]
+
+
+class EachPart(NamedTuple):
+    """For the n-th call of a chunk the item `start + n` of a sequence that is itself a value."""
+
+    value: ValueRef | Known
+    start: int
+
+
+InputSource: TypeAlias = ValueRef | InBatch | Part | Known | ListOf | EachOf | EachPart
+"""What stands where a future stood in the arguments of a chunk. All calls of the chunk get the same
+value, except of `EachOf` and `EachPart`."""
 
 
 class Packed(NamedTuple):
@@ -106,6 +134,14 @@ class ResultKeeper(Protocol):
             SerializationError: `serializer` cannot write such a value.
         """
 
+    def keep_plain(self, values: Sequence[object], policy: ResultPolicy) -> bytes | None:
+        """Keep values of `model.PLAIN_TYPES` together: a JSON array, as in `BatchReport.plain`.
+
+        Returns:
+            None if they must be kept one by one: the policy says so, or JSON would change one of
+            them (an infinite number, a whole number of more than 64 bits, half a surrogate pair).
+        """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnvironment:
@@ -123,32 +159,55 @@ class RunEnvironment:
     """JSON form of the flow's parameters."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One attempt of one task run, ready to run."""
+class CallSettings(NamedTuple):
+    """How the calls of a chunk run; equal for all calls with the same options."""
 
-    run: TaskRunKey
-    attempt: int
-    function: FunctionHandle
-    arguments: tuple[Packed, ...]
-    """Arguments by parameter name, merged in order: those that all items of a map share, then the
-    item's own."""
-    inputs: Mapping[int, InputSource]
-    """What fills the holes of the arguments, by `define.Hole.edge`."""
-    label: str
     result: ResultPolicy
     timeout_seconds: float | None = None
     log_prints: bool = True
+    concurrency: int = 1
+    """How many calls of an async function may overlap in one process."""
+
+
+class Call(NamedTuple):
+    """One attempt of each task run of a chunk, ready to run."""
+
+    chunk: Chunk
+    function: FunctionHandle
+    arguments: Packed
+    """By parameter name: all arguments of a single call, what the items of a map share."""
+    items: Packed | None
+    """For a chunk of a map whose items the body gave: their own arguments; see `pack_items`."""
+    inputs: Mapping[int, InputSource]
+    """What fills the holes of the arguments, by `define.Hole.edge`."""
+    key: str
+    """Key of the node, which is also the label of a single call; items are `key[map_index]`."""
+    settings: CallSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSpec:
-    """Calls with equal resources that travel together."""
+    """Calls with equal resources that travel together.
+
+    The position of a call in a batch counts every call of every chunk, in order, from 0.
+    """
 
     id: int
     """Unique in the flow run."""
     calls: tuple[Call, ...]
     resources: Resources
+    budget: float
+    """Seconds after which no more calls are started; those that are left are handed back, with the
+    report, or (`CallsReturned`) while a long call still runs. Also handed back are calls with an
+    `InBatch` input that did not complete."""
+    own_values: int = 1
+    """How many values may become objects of their own. A value of more than 100 KiB does, and if
+    none is left for the next one, it ends the batch."""
+
+    @property
+    def size(self) -> int:
+        """How many calls there are."""
+        return sum(call.chunk.size for call in self.calls)
 
 
 class CallStarted(NamedTuple):
@@ -162,12 +221,20 @@ class CallStarted(NamedTuple):
     host: str
 
 
+class CallsReturned(NamedTuple):
+    """A batch that goes on running has handed back calls that it has not started, and will not."""
+
+    batch: int
+    positions: Sequence[int]
+
+
 class BatchEnded(NamedTuple):
-    """Every call of a batch has been run, or was found unable to run."""
+    """Every call of a batch has been run, was found unable to run, or was handed back."""
 
     report: BatchReport
-    values: object
-    """Handle for the `ValueRef`s of the batch's calls."""
+    values: tuple[object, ...]
+    """Handles: first of the list of values by position, then of values that are objects of their
+    own, as `BatchReport.own` counts them."""
 
 
 class BatchLost(NamedTuple):
@@ -175,13 +242,15 @@ class BatchLost(NamedTuple):
 
     batch: int
     outcome: Outcome
-    """CRASHED, OUT_OF_MEMORY, LOST, TIMED_OUT (ended by force), CANCELLED, or FAILED (the call
+    """CRASHED, OUT_OF_MEMORY, LOST, TIMED_OUT (ended by force), CANCELLED, or FAILED (the batch
     could not be carried out)."""
     message: str
     """What is known, for people: signal, exit code, node."""
+    running: Sequence[int] | None = None
+    """Positions of the calls that ran when it ended; empty: none had begun; None: not known."""
 
 
-BackendEvent: TypeAlias = CallStarted | BatchEnded | BatchLost
+BackendEvent: TypeAlias = CallStarted | CallsReturned | BatchEnded | BatchLost
 
 
 class Session(Protocol):
@@ -193,6 +262,18 @@ class Session(Protocol):
         Args:
             task: Name of the task, for errors.
             arguments: By parameter name; futures are already replaced by `define.Hole`s.
+
+        Raises:
+            UnserializableArgumentError: An argument cannot travel; names task and parameter.
+        """
+
+    def pack_items(self, task: str, columns: Mapping[str, Sequence[Any]]) -> Packed:
+        """Take the arguments that each item of a chunk has for itself; may be called on any thread.
+
+        Args:
+            task: Name of the task, for errors.
+            columns: Equally long, by parameter name: the n-th entry is for the n-th item. Futures
+                inside are already replaced by `define.Hole`s.
 
         Raises:
             UnserializableArgumentError: An argument cannot travel; names task and parameter.
@@ -210,8 +291,8 @@ class Session(Protocol):
         The batch still ends with an event. Unknown and ended batches are ignored.
         """
 
-    def fetch(self, value: ValueRef) -> object:
-        """Return a value; called on the thread that asks for it.
+    def fetch(self, source: ValueRef | Part | Known | ListOf) -> object:
+        """Return the value that a source stands for; called on the thread that asks for it.
 
         Raises:
             BackendError: The value is gone.

@@ -17,18 +17,31 @@ from raflow.model._records import (
     Record,
     RecordBatch,
     StateChange,
+    TaskPace,
     TaskRun,
+    TaskRunBlock,
     Trigger,
 )
 from raflow.model._report import (
+    PLAIN_TYPES,
+    UNKNOWN_TRUTH,
     BatchReport,
     CallReport,
+    Chunk,
     ErrorInfo,
     Outcome,
+    Place,
     ResultInfo,
     TaskRunKey,
 )
-from raflow.model._resources import Capacity, NodeCapacity, Resources, parse_bytes, shortfall
+from raflow.model._resources import (
+    Capacity,
+    NodeCapacity,
+    Resources,
+    parse_bytes,
+    places,
+    shortfall,
+)
 from raflow.model._retry import RetryDelay, RetryPolicy, exponential_backoff
 from raflow.model._state import (
     FINAL_TYPES,
@@ -48,12 +61,15 @@ __all__ = [
     "FINAL_TYPES",
     "FLOW_RUN_TRANSITIONS",
     "PALETTE",
+    "PLAIN_TYPES",
     "TASK_RUN_TRANSITIONS",
     "TYPE_OF",
+    "UNKNOWN_TRUTH",
     "Attempt",
     "BatchReport",
     "CallReport",
     "Capacity",
+    "Chunk",
     "Edge",
     "EdgeKind",
     "EdgeRecord",
@@ -69,6 +85,7 @@ __all__ = [
     "NodeKind",
     "NodeRecord",
     "Outcome",
+    "Place",
     "Record",
     "RecordBatch",
     "Resources",
@@ -84,7 +101,9 @@ __all__ = [
     "StateType",
     "StopPoint",
     "TaskOptions",
+    "TaskPace",
     "TaskRun",
+    "TaskRunBlock",
     "TaskRunEvent",
     "TaskRunKey",
     "Trigger",
@@ -96,5 +115,6 @@ __all__ = [
     "next_flow_run_state",
     "next_task_run_state",
     "parse_bytes",
+    "places",
     "shortfall",
 ]

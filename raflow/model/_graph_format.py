@@ -34,7 +34,7 @@ def to_dict(graph: Graph) -> dict[str, Any]:
     return {
         "flow": graph.flow,
         "nodes": [_node_to_dict(node) for node in graph.nodes],
-        "edges": [asdict(edge) | {"kind": edge.kind.value} for edge in graph.edges],
+        "edges": [edge._asdict() | {"kind": edge.kind.value} for edge in graph.edges],
         "subgraphs": {str(node): to_dict(sub) for node, sub in graph.subgraphs.items()},
         "stopped_at": asdict(graph.stopped_at) if graph.stopped_at else None,
     }

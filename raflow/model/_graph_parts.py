@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from raflow.model._options import TriggerRule
 from raflow.model._resources import Resources
@@ -30,8 +31,7 @@ class EdgeKind(StrEnum):
     """The target runs only if the value of the source is true (`run_if`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphNode:
+class GraphNode(NamedTuple):
     """One task call, mapped call or subflow call."""
 
     id: int
@@ -50,10 +50,11 @@ class GraphNode:
     trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
     resources: Resources | None = None
     """What one call asks for; None for a subflow."""
+    created_at: float = 0.0
+    """When the call was made, in seconds since the Unix epoch; 0 in a traced graph."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
+class Edge(NamedTuple):
     """A dependency of one node on another."""
 
     source: int

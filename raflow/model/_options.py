@@ -63,3 +63,7 @@ class TaskOptions:
     log_prints: bool = True
     """Whether what the task prints is kept in its log."""
     tags: tuple[str, ...] = ()
+    batch: bool = True
+    """Whether its calls may share a Ray task with others."""
+    concurrency_per_worker: int = 1
+    """How many calls of an async task may overlap in one worker process."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 from raflow.model._graph_parts import Edge, GraphNode
-from raflow.model._report import ErrorInfo, Outcome, ResultInfo, TaskRunKey
+from raflow.model._report import Chunk, ErrorInfo, Outcome, Place, ResultInfo, TaskRunKey
 from raflow.model._state import State
 
 
@@ -113,6 +114,52 @@ class TaskRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRunBlock:
+    """Task runs that completed at their first attempt, together: what most runs are.
+
+    A `TaskRun` record of the same key, if there is one, counts instead. The columns have an entry
+    for each task run, in the order of `chunks`.
+    """
+
+    flow_run_id: str
+    number: int
+    """Position among the blocks of the flow run, from 0."""
+    chunks: tuple[Chunk, ...]
+    submitted_at: float
+    started_at: array[float]
+    ended_at: array[float]
+    cpu_seconds: array[float]
+    place: Place
+    peak_memory: int = 0
+    """Bytes, of the process that ran them all."""
+    plain: bytes = b""
+    """JSON array of the values that are plain (see `BatchReport.plain`), null for the others."""
+    results: Mapping[int, ResultInfo] = field(default_factory=dict)
+    """By position in the block: what is known about values that are not plain."""
+    labels: Mapping[int, str] = field(default_factory=dict)
+    """By position in the block: names that `task_run_name` made."""
+
+    @property
+    def size(self) -> int:
+        """How many task runs it holds."""
+        return len(self.started_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPace:
+    """What was learned about the calls of a task, for the next run of the same code."""
+
+    flow: str
+    fingerprint: str
+    task: str
+    """Name of the task."""
+    seconds: float
+    """Mean duration of a call."""
+    bytes: float
+    """Mean size of its value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try of a task run that has ended."""
 
@@ -176,7 +223,16 @@ class LogSegment:
 
 
 Record: TypeAlias = (
-    FlowVersion | FlowRun | NodeRecord | EdgeRecord | TaskRun | Attempt | StateChange | LogSegment
+    FlowVersion
+    | FlowRun
+    | NodeRecord
+    | EdgeRecord
+    | TaskRun
+    | TaskRunBlock
+    | TaskPace
+    | Attempt
+    | StateChange
+    | LogSegment
 )
 
 

@@ -170,6 +170,19 @@ def shortfall(wanted: Resources, capacity: Capacity) -> str | None:
     return _other_shortfall(wanted, amounts, capacity.nodes)
 
 
+def places(wanted: Resources, capacity: Capacity) -> int:
+    """Return how many calls with these resources can run at the same time; at least one."""
+    amounts = wanted.amounts()
+    total = 0
+    for node in capacity.nodes:
+        if _offers(node, amounts, wanted.label_selector):
+            asked = {name: amount for name, amount in amounts.items() if amount}
+            # A call that asks for nothing shares the cores with the others.
+            limits = asked or {"CPU": 1.0}
+            total += int(min(node.amounts.get(name, 0.0) / n for name, n in limits.items()))
+    return max(total, 1)
+
+
 _HINTS: Final = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 
 

@@ -123,6 +123,7 @@ class TaskRunEvent(StrEnum):
     """What can happen to a task run."""
 
     SUBMITTED = auto()
+    HANDED_BACK = auto()
     STARTED = auto()
     SUCCEEDED = auto()
     RECOVERED = auto()
@@ -160,6 +161,9 @@ def _task_run_table() -> Mapping[tuple[StateName, TaskRunEvent], StateName]:
         (name.AWAITING_RETRY, event.SUBMITTED): name.SUBMITTED,
         (name.AWAITING_RETRY, event.CANCELLED): name.CANCELLED,
         (name.SUBMITTED, event.STARTED): name.RUNNING,
+        (name.SUBMITTED, event.HANDED_BACK): name.PENDING,
+        (name.RUNNING, event.HANDED_BACK): name.PENDING,
+        (name.RETRYING, event.HANDED_BACK): name.PENDING,
     }
     for running in (name.SUBMITTED, name.RUNNING, name.RETRYING):
         table |= {(running, what): then for what, then in endings.items()}
