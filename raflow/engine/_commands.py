@@ -127,8 +127,10 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateEntered:
-    """A task run changed its state, otherwise than by `CallsRegistered`, `SendBatch` (SUBMITTED),
-    a hand-back of a first attempt (PENDING again) or `CallsCompleted`.
+    """A task run changed its state.
+
+    Not emitted for what the runtime knows anyway: PENDING by `CallsRegistered` or when a first
+    attempt is handed back, SUBMITTED by `SendBatch`, COMPLETED by `CallsCompleted`.
     """
 
     run: TaskRunKey

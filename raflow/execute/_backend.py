@@ -53,7 +53,7 @@ class Part(NamedTuple):
     """One item of a list (or other sequence) that is itself a value."""
 
     value: ValueRef
-    index: int
+    item: int
 
 
 class Known(NamedTuple):

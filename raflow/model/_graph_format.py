@@ -54,7 +54,9 @@ def _node_to_dict(node: GraphNode) -> dict[str, Any]:
         and str(node.resources.scheduling_strategy),
     }
     kinds = {"kind": node.kind.value, "trigger_rule": node.trigger_rule.value}
-    return asdict(node) | kinds | {"resources": resources}
+    shown = node._asdict() | kinds | {"resources": resources}
+    del shown["created_at"]  # a graph is the same whenever it was drawn
+    return shown
 
 
 def node_from_dict(data: Mapping[str, Any]) -> GraphNode:
