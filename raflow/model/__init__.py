@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from raflow.model._block_codec import decode_block, decode_spans, encode_block, encode_spans
+from raflow.model._block_reader import BlockReader, pending_run, run_label
+from raflow.model._blocks import call_report, completed_block
 from raflow.model._graph import FlowGraph, graph_from_dict
 from raflow.model._graph_parts import Edge, EdgeKind, GraphNode, NodeKind, StopPoint
 from raflow.model._logs import LogLine, decode_log, encode_log
 from raflow.model._options import ResultPolicy, Serializer, TaskOptions, TriggerRule
 from raflow.model._palette import PALETTE, StateLook
+from raflow.model._plain import PREVIEW_LIMIT, describe_plain
 from raflow.model._records import (
     Attempt,
     EdgeRecord,
@@ -43,6 +47,7 @@ from raflow.model._resources import (
     shortfall,
 )
 from raflow.model._retry import RetryDelay, RetryPolicy, exponential_backoff
+from raflow.model._spans import Span, spans_of
 from raflow.model._state import (
     FINAL_TYPES,
     FLOW_RUN_TRANSITIONS,
@@ -62,11 +67,13 @@ __all__ = [
     "FLOW_RUN_TRANSITIONS",
     "PALETTE",
     "PLAIN_TYPES",
+    "PREVIEW_LIMIT",
     "TASK_RUN_TRANSITIONS",
     "TYPE_OF",
     "UNKNOWN_TRUTH",
     "Attempt",
     "BatchReport",
+    "BlockReader",
     "CallReport",
     "Capacity",
     "Chunk",
@@ -94,6 +101,7 @@ __all__ = [
     "RetryDelay",
     "RetryPolicy",
     "Serializer",
+    "Span",
     "State",
     "StateChange",
     "StateLook",
@@ -108,13 +116,23 @@ __all__ = [
     "TaskRunKey",
     "Trigger",
     "TriggerRule",
+    "call_report",
+    "completed_block",
+    "decode_block",
     "decode_log",
+    "decode_spans",
+    "describe_plain",
+    "encode_block",
     "encode_log",
+    "encode_spans",
     "exponential_backoff",
     "graph_from_dict",
     "next_flow_run_state",
     "next_task_run_state",
     "parse_bytes",
+    "pending_run",
     "places",
+    "run_label",
     "shortfall",
+    "spans_of",
 ]
