@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
 import os
 import secrets
@@ -10,23 +12,30 @@ import select
 import socket
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import ray
 from ray import _raylet
-from ray._private import worker
+from ray._private import node, parameter, utils, worker
 
 from raflow import errors
 
 # Private to Ray, and without types.
 _native: Any = _raylet
+_node: Any = node
+_parameter: Any = parameter
+_utils: Any = utils
 _worker: Any = worker
 
 NAMESPACE: Final = "raflow"
 
 _CONNECT_SECONDS: Final = 5.0
 _DEFAULT_PORT: Final = 6379
+
+_LEFT_OUT: Final = {"no_monitor": True, "include_log_monitor": False}
+"""An autoscaler, and what copies the output of workers to the driver."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,13 +79,14 @@ class Link(NamedTuple):
 
 
 def connect(address: str | None, *, home: Path, num_cpus: int | None) -> Link:
-    """Attach to the Ray that this process has, join the one at an address, or start a local one.
+    """Attach to the Ray that this process has, join one that runs, or start a local one.
 
     Args:
-        address: `host:port` of a cluster, or `auto`. Default: the variable `RAY_ADDRESS`, which Ray
-            Jobs set; if there is none, a local Ray is started.
+        address: `host:port` of a cluster, `auto`, or `local` for a new one. Default: the variable
+            `RAY_ADDRESS`, which Ray Jobs set; else the Ray that this user has started on this
+            machine by `ray start`; if there is none, a local Ray is started.
         home: Where a local Ray's token is kept.
-        num_cpus: CPUs of a local Ray. Default: all of this machine.
+        num_cpus: CPUs of a local Ray, which is then always a new one. Default: all of this machine.
 
     Raises:
         BackendError: There is no Ray at the address, or none could be started.
@@ -87,8 +97,24 @@ def connect(address: str | None, *, home: Path, num_cpus: int | None) -> Link:
     if wanted and wanted != "local":
         _join(wanted)
         return _link(owned=True, local=False)
+    if not wanted and num_cpus is None and _joined_the_one_here():
+        return _link(owned=True, local=False)
     _start(home, num_cpus)
     return _link(owned=True, local=True)
+
+
+def _joined_the_one_here() -> bool:
+    # `ray start` writes it. It outlives that Ray, and on a shared machine may be someone else's.
+    address = _utils.read_ray_address()
+    raylet = _find_raylet(f"--gcs-address={address}")
+    if raylet is None or Path(f"/proc/{raylet}").stat().st_uid != os.getuid():
+        return False
+    try:
+        _join(address)
+    except errors.BackendError as error:
+        _log.warning("A local Ray is started beside the one that runs on this machine. %s", error)
+        return False
+    return True
 
 
 def _join(address: str) -> None:
@@ -132,12 +158,30 @@ def _start(home: Path, num_cpus: int | None) -> None:
     )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _init(address="local", num_cpus=num_cpus, include_dashboard=False)
+        with _only_what_is_needed():
+            _init(address="local", num_cpus=num_cpus, include_dashboard=False)
     except Exception as error:
         raise errors.BackendError(
             f"A local Ray could not be started: {error} Its own log is in /tmp/ray/session_latest/"
             "logs. backend='local' runs flows without Ray.",
         ) from error
+
+
+@contextlib.contextmanager
+def _only_what_is_needed() -> Iterator[None]:
+    """Have Ray start no processes that raflow does not use: they take most of its time to start.
+
+    `include_dashboard=False` alone still starts the dashboard's process.
+    """
+    params, api_server = _parameter.RayParams, _node.Node.start_api_server
+    known = inspect.signature(params).parameters
+    left_out = {name: value for name, value in _LEFT_OUT.items() if name in known}
+    _parameter.RayParams = functools.partial(params, **left_out)
+    _node.Node.start_api_server = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        _parameter.RayParams, _node.Node.start_api_server = params, api_server
 
 
 def _init(**options: Any) -> None:
@@ -192,21 +236,22 @@ def _private_token(home: Path) -> Path:
 
 
 def _link(*, owned: bool, local: bool) -> Link:
-    node = _worker.global_worker.node
+    here = _worker.global_worker.node
     host = "127.0.0.1" if local else ray.util.get_node_ip_address()
     # Who called ray.init on one machine, as in a notebook, has workers beside the driver.
     alone = not owned and len(ray.nodes()) == 1
-    return Link(owned, local, local or alone, host, _raylet_of(node.raylet_socket_name))
+    raylet = _find_raylet(f"--raylet_socket_name={here.raylet_socket_name}")
+    return Link(owned, local, local or alone, host, None if raylet is None else Raylet(raylet))
 
 
-def _raylet_of(socket_name: str) -> Raylet | None:
-    """Find the raylet by its command line; only Linux tells those of all processes."""
-    wanted = socket_name.encode()
+def _find_raylet(option: str) -> int | None:
+    """Find a raylet by a word of its command line; only Linux tells those of all processes."""
+    wanted = option.encode()
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"/raylet") and any(wanted in word for word in words):
-                return Raylet(int(entry.name))
+            if words[0].endswith(b"/raylet") and wanted in words:
+                return int(entry.name)
     return None
 
 
