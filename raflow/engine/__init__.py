@@ -38,7 +38,7 @@ from raflow.engine._events import (
     SendDue,
     SubflowEnded,
 )
-from raflow.engine._pace import Pace
+from raflow.engine._pace import Learned, Pace
 
 __all__ = [
     "AttemptEnded",
@@ -62,6 +62,7 @@ __all__ = [
     "GraceOver",
     "ItemsArrived",
     "MapExpanded",
+    "Learned",
     "Pace",
     "ReleaseValues",
     "RetryDue",

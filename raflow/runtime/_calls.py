@@ -2,102 +2,156 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Final
 
 from raflow.define import CallRequest
-from raflow.execute import Call, FunctionHandle, InputSource, Known, ListOf, Packed, Part, ValueRef
-from raflow.model import Edge, EdgeKind, NodeKind, StateType, TaskRunKey
-from raflow.runtime._outcomes import Outcomes, RunOutcome
+from raflow.execute import (
+    Call,
+    CallSettings,
+    EachOf,
+    EachPart,
+    FunctionHandle,
+    InBatch,
+    InputSource,
+    Known,
+    ListOf,
+    Packed,
+    ValueRef,
+    ValueSlice,
+)
+from raflow.model import Chunk, Edge, EdgeKind, NodeKind, StateType, TaskRunKey
+from raflow.runtime._items import Items
+from raflow.runtime._outcomes import Outcomes, Piece, RunOutcome
+
+_NO_INPUTS: Final[Mapping[int, InputSource]] = MappingProxyType({})
+_FED: Final = frozenset({EdgeKind.DATA, EdgeKind.ITEM})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, eq=False)
 class CallEntry:
-    """A call of the body, kept until its runs have been sent."""
+    """A call of the body, kept as long as its runs may be sent, or somebody asks for it."""
 
     request: CallRequest
+    """As the body made it."""
     key: str
+    """Readable key of the node."""
+    at: float
+    """When it was made."""
     edges: tuple[Edge, ...]
     function: FunctionHandle | None = None
-    """None for a subflow."""
-    shared: Packed | None = None
-    """Packed arguments: all of a single call, what items share in a map."""
-    items: tuple[Packed, ...] = ()
-    """Packed arguments of each item of a map."""
+    """The task's function; None for a subflow."""
+    settings: CallSettings | None = None
+    """How it runs; None for a subflow."""
+    arguments: Packed | None = None
+    """All of a single call, what items share in a map."""
+    items: Items | None = None
+    """The items that the body gave to a map."""
 
-    def without_arguments(self) -> CallEntry:
-        """Return the entry as it is kept once every run is final: big arguments can go."""
-        request = dataclasses.replace(self.request, arguments={}, items=None, item_arguments={})
-        return dataclasses.replace(self, request=request, shared=None, items=())
+    @property
+    def is_map(self) -> bool:
+        """Whether the call is mapped."""
+        return self.request.kind is NodeKind.MAP
+
+    def forget_arguments(self) -> None:
+        """Let go of what is needed only to send the call: big arguments can go."""
+        self.arguments = self.items = None
+        if self.request.arguments or self.request.items:
+            self.request = self.request._replace(arguments={}, items=None, item_arguments={})
 
     def label(self, item: int) -> str:
         """Return the name of a run of this call, unless the task makes its own."""
         return self.key if item < 0 else f"{self.key}[{item}]"
 
 
-def build_call(
-    entry: CallEntry, run: TaskRunKey, attempt: int, kinds: Kinds, outcomes: Outcomes
-) -> Call:
-    """Put together what a backend needs to run one attempt."""
+class Inputs:
+    """Finds what fills the holes in the arguments of the calls of one batch."""
+
+    def __init__(
+        self, entries: Sequence[CallEntry | None], outcomes: Outcomes, chunks: Sequence[Chunk] = ()
+    ) -> None:
+        """Begin a batch.
+
+        Args:
+            entries: The calls of the run, by node.
+            outcomes: What became of them.
+            chunks: What the batch will run, in order.
+        """
+        self._entries = entries
+        self._outcomes = outcomes
+        self._chunks = chunks
+        self._positions: dict[int, int] | None = None
+
+    def of(self, entry: CallEntry, chunk: Chunk) -> Mapping[int, InputSource]:
+        """Return the inputs of a chunk, by edge."""
+        if not entry.edges:
+            return _NO_INPUTS
+        return {
+            position: self._input(edge, chunk)
+            for position, edge in enumerate(entry.edges)
+            if edge.kind in _FED
+            and (edge.target_item is None or chunk.start <= edge.target_item < chunk.stop)
+        }
+
+    def _input(self, edge: Edge, chunk: Chunk) -> InputSource:
+        source = self._entries[edge.source]
+        assert source is not None, "a call that somebody depends on is kept"
+        if not source.is_map:
+            value = self._single(TaskRunKey(edge.source), edge)
+            if edge.kind is EdgeKind.ITEM:
+                assert isinstance(value, ValueRef | Known)
+                return EachPart(value, chunk.start)
+            return value
+        if edge.kind is EdgeKind.ITEM:
+            pieces = self._outcomes.items(edge.source, chunk.start, chunk.stop)
+            return EachOf(tuple(_value(piece, edge) for piece in pieces))
+        if edge.source_item is not None:
+            return self._single(TaskRunKey(edge.source, edge.source_item), edge)
+        return ListOf(tuple(_value(piece, edge) for piece in self._outcomes.items(edge.source)))
+
+    def _single(self, key: TaskRunKey, edge: Edge) -> ValueRef | Known | InBatch:
+        found = self._outcomes.find(key)
+        if found is None or (isinstance(found, RunOutcome) and not found.state.is_final):
+            return InBatch(self._position(key.node))
+        value = _value(found, edge)
+        assert not isinstance(value, ValueSlice)
+        return value
+
+    def _position(self, node: int) -> int:
+        """Return where in the batch a single call stands."""
+        if self._positions is None:
+            self._positions = {}
+            position = 0
+            for chunk in self._chunks:
+                self._positions[chunk.node] = position
+                position += chunk.size
+        return self._positions[node]
+
+
+def build_call(entry: CallEntry, chunk: Chunk, inputs: Inputs, items: Packed | None) -> Call:
+    """Put together what a backend needs to run a chunk."""
     assert entry.function is not None
-    assert entry.shared is not None
-    options = entry.request.options
-    own = (entry.items[run.map_index],) if entry.items and run.map_index >= 0 else ()
+    assert entry.settings is not None
+    assert entry.arguments is not None
     return Call(
-        run=run,
-        attempt=attempt,
-        function=entry.function,
-        arguments=(entry.shared, *own),
-        inputs=inputs_of(entry, run, kinds, outcomes),
-        label=entry.label(run.map_index),
-        result=options.result,
-        timeout_seconds=options.timeout_seconds,
-        log_prints=options.log_prints,
+        chunk,
+        entry.function,
+        entry.arguments,
+        items,
+        inputs.of(entry, chunk),
+        entry.key,
+        entry.settings,
     )
 
 
-Kinds = Callable[[int], NodeKind]
-"""Tells the kind of a node."""
-
-
-def inputs_of(
-    entry: CallEntry, run: TaskRunKey, kinds: Kinds, outcomes: Outcomes
-) -> Mapping[int, InputSource]:
-    """Find what fills the holes in the arguments of a run, by edge."""
-    return {
-        position: _input(edge, run, kinds(edge.source), outcomes)
-        for position, edge in enumerate(entry.edges)
-        if edge.kind in (EdgeKind.DATA, EdgeKind.ITEM) and edge.target_item in (None, run.map_index)
-    }
-
-
-def _input(edge: Edge, run: TaskRunKey, kind: NodeKind, outcomes: Outcomes) -> InputSource:
-    if kind is not NodeKind.MAP:
-        value = _value(outcomes.get(TaskRunKey(edge.source)), edge)
-        if edge.kind is EdgeKind.ITEM:
-            return _part(value, run.map_index)
-        return value
-    if edge.kind is EdgeKind.ITEM:
-        return _value(outcomes.get(TaskRunKey(edge.source, run.map_index)), edge)
-    if edge.source_item is not None:
-        return _value(outcomes.get(TaskRunKey(edge.source, edge.source_item)), edge)
-    return ListOf(tuple(_value(outcome, edge) for outcome in outcomes.runs(edge.source)))
-
-
-def _part(value: ValueRef | Known, index: int) -> Part | Known:
-    if isinstance(value, ValueRef):
-        return Part(value, index)
-    sequence: Any = value.value
-    return Known(sequence[index])
-
-
-def _value(outcome: RunOutcome, edge: Edge) -> ValueRef | Known:
+def _value(piece: Piece, edge: Edge) -> ValueRef | ValueSlice | Known:
     """Return a source's value; a source that has none gives its exception, if asked, or None."""
-    if outcome.value is not None and outcome.state.type is StateType.COMPLETED:
-        return outcome.value
-    failed = outcome.state.is_final and outcome.state.type is not StateType.SKIPPED
-    if edge.allow_failure and failed:
-        return Known(outcome.failure())
+    if not isinstance(piece, RunOutcome):
+        return piece
+    if piece.value is not None and piece.state.type is StateType.COMPLETED:
+        return piece.value
+    if edge.allow_failure and piece.failed:
+        return Known(piece.failure())
     return Known(None)

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from raflow import engine, execute
 from raflow.define import Flow, fill
-from raflow.model import State, StateName, TaskRunKey
-from raflow.runtime._calls import inputs_of
-from raflow.runtime._driver import ChildEnded, ChildStarted, Driver
+from raflow.model import Chunk, State, StateName, TaskRunKey
+from raflow.runtime._calls import Inputs
+from raflow.runtime._driver import Driver
+from raflow.runtime._messages import ChildEnded, ChildStarted
 from raflow.runtime._retries import FlowRetries
 from raflow.runtime._scope import FlowOutcome, Parent
 
@@ -45,8 +46,8 @@ class Children:
 
     def start(self, run: TaskRunKey) -> None:
         """Begin the child run of a call whose inputs are there."""
-        entry = self._driver.entries[run.node]
-        inputs = inputs_of(entry, run, self._driver.kind, self._driver.outcomes)
+        entry = self._driver.entry(run.node)
+        inputs = Inputs(self._driver.entries, self._driver.outcomes).of(entry, Chunk(run.node))
         name = f"raflow-subflow-{entry.key}"
         threading.Thread(target=self._work, args=(run, inputs), name=name, daemon=True).start()
 
@@ -75,10 +76,13 @@ class Children:
         self, run: TaskRunKey, inputs: Mapping[int, execute.InputSource]
     ) -> FlowOutcome | None:
         """Run the child, again if its retries say so; None if it was cancelled before it began."""
-        request = self._driver.entries[run.node].request
+        request = self._driver.entry(run.node).request
         flow = request.target
         assert isinstance(flow, Flow)
-        values = {edge: self._value(source) for edge, source in inputs.items()}
+        values = {
+            edge: self._driver.session.fetch(source)  # type: ignore[arg-type]  # one call's inputs
+            for edge, source in inputs.items()
+        }
         parameters = flow.validate_arguments(fill(request.arguments, values))
         retries = FlowRetries(flow.options.retry)
         outcome: FlowOutcome | None = None
@@ -102,18 +106,6 @@ class Children:
             child = self._running[run] = self._make(flow, parameters, parent, retry)
         self._driver.post(ChildStarted(run, child.id))
         return child
-
-    def _value(self, source: execute.InputSource) -> Any:
-        match source:
-            case execute.ValueRef():
-                return self._driver.session.fetch(source)
-            case execute.Part(value, index):
-                sequence: Any = self._driver.session.fetch(value)
-                return sequence[index]
-            case execute.Known(value):
-                return value
-            case execute.ListOf(items):
-                return [self._value(item) for item in items]
 
     def _end(
         self,

@@ -6,23 +6,22 @@ import asyncio
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from raflow import engine, errors, execute
-from raflow.define import CallKeys, CallRequest, Registered, Task
+from raflow.define import CallKeys, CallRequest, Columns, Registered, Task
 from raflow.model import (
     Capacity,
-    GraphNode,
-    NodeKind,
     Resources,
     State,
-    StateName,
     StateType,
+    TaskOptions,
     TaskRunKey,
     shortfall,
 )
 from raflow.runtime._calls import CallEntry
-from raflow.runtime._driver import Driver, NodeMade
+from raflow.runtime._driver import Driver
+from raflow.runtime._items import Given, Items, Streamed
 from raflow.runtime._outcomes import RunOutcome
 
 
@@ -35,57 +34,77 @@ class RunContext:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._keys = CallKeys()
-        self._functions: dict[int, execute.FunctionHandle] = {}
+        self._known: dict[int, _Known] = {}
         self._feasible: set[Resources] = set()
 
     def call(self, request: CallRequest) -> Registered:
         """Take a call; see `FlowContext.call`."""
-        function, shared, items = self._packed(request)
+        driver, target = self._driver, request.target
+        function = settings = arguments = None
+        if isinstance(target, Task):
+            function, settings = self._prepared(target, request.options)
+            packed = request.arguments
+            if request.item_arguments:
+                packed = {**packed, **request.item_arguments}
+            arguments = driver.session.pack(target.name, packed)
         with self._lock:
-            node = len(self._driver.entries)
-            key = self._keys.next(request.target.name)
+            node, key = len(driver.entries), self._keys.next(target.name)
+            items = self._items(request, node)
+            edges = tuple([found.edge(node) for found in request.dependencies])
             entry = CallEntry(
-                request=request,
-                key=key,
-                edges=tuple(found.edge(node) for found in request.dependencies),
-                function=function,
-                shared=shared,
-                items=items,
+                request, key, driver.now(), edges, function, settings, arguments, items
             )
-            self._driver.entries.append(entry)
-            self._driver.post(_made(node, entry, self._driver.now()))
+            driver.call(entry)
+        if isinstance(items, Streamed):
+            items.start()
         return Registered(node, key)
 
-    def _packed(
-        self, request: CallRequest
-    ) -> tuple[execute.FunctionHandle | None, execute.Packed | None, tuple[execute.Packed, ...]]:
-        if not isinstance(request.target, Task):
-            return None, None, ()
-        name, pack = request.target.name, self._driver.session.pack
-        if request.options.resources not in self._feasible:
-            check_feasible(name, request.options.resources, self._capacity)
-            self._feasible.add(request.options.resources)
-        # First, because it settles how objects of the task's module travel.
-        function = self._function(request.target)
-        shared = pack(name, {**request.arguments, **request.item_arguments})
-        items = tuple(pack(name, item) for item in request.items or ())
-        return function, shared, items
+    def drop(self, node: int) -> None:
+        """Take note that no future of a node is left; see `FlowContext.drop`."""
+        self._driver.drop(node)
+
+    def _prepared(
+        self, task: Task[..., Any], options: TaskOptions
+    ) -> tuple[execute.FunctionHandle, execute.CallSettings]:
+        """Return how calls of a task with these options are sent; made once, and checked then."""
+        known = self._known.get(id(task))
+        if known is None or known.options is not options:
+            if options.resources not in self._feasible:
+                check_feasible(task.name, options.resources, self._capacity)
+                self._feasible.add(options.resources)
+            settings = execute.CallSettings(
+                options.result,
+                options.timeout_seconds,
+                options.log_prints,
+                options.concurrency_per_worker,
+            )
+            known = _Known(task, options, self._function(task), settings)
+            self._known[id(task)] = known
+        return known.function, known.settings
+
+    def _items(self, request: CallRequest, node: int) -> Items | None:
+        """Prepare the items of a map; the first is packed now, to see whether it can travel."""
+        if request.items is None:
+            return None
+        if isinstance(request.items, Columns):
+            if len(request.items):
+                self._driver.session.pack_items(request.target.name, request.items.slice(0, 1))
+            return Given(request.items)
+        return Streamed(node, request.items, self._driver.post, self._driver.now)
 
     def _function(self, task: Task[..., Any]) -> execute.FunctionHandle:
-        """Make a task known to the backend, once; its entry keeps it alive, and so its `id`."""
-        handle = self._functions.get(id(task))
-        if handle is None:
-            function = execute.TaskFunction(
-                name=task.name,
-                key=f"{self._driver.history.flow_run.id}/{len(self._functions)}",
-                fn=task.fn,
-                form=task.form,
-                run_if=task.run_if,
-                retry_condition_fn=task.retry_condition_fn,
-                task_run_name=task.run_name,
-            )
-            handle = self._functions[id(task)] = self._driver.session.register(function)
-        return handle
+        """Make a task known to the backend."""
+        # First of all, because it settles how objects of the task's module travel.
+        function = execute.TaskFunction(
+            name=task.name,
+            key=f"{self._driver.history.flow_run.id}/{len(self._known)}",
+            fn=task.fn,
+            form=task.form,
+            run_if=task.run_if,
+            retry_condition_fn=task.retry_condition_fn,
+            task_run_name=task.run_name,
+        )
+        return self._driver.session.register(function)
 
     def length(self, node: int) -> int:
         """Return the number of items of a map; see `FlowContext.length`."""
@@ -96,13 +115,10 @@ class RunContext:
 
     def state(self, run: TaskRunKey) -> State:
         """Return the present state of a task run; see `FlowContext.state`."""
-        try:
-            outcome = self._driver.outcomes.get(run)
-        except KeyError:
-            # The driver has not yet come to the call that the body has just made.
-            return State(name=StateName.PENDING, at=self._driver.now())
-        self._see([(run, outcome)])
-        return outcome.state
+        state = self._driver.state(run)
+        if state.is_final and state.type not in _HAPPY:
+            self._see([run])
+        return state
 
     def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
         """Wait until the run, or each item of a map, is final; see `FlowContext.wait`."""
@@ -119,7 +135,7 @@ class RunContext:
         try:
             self._watch(node, item).result(timeout)
         except TimeoutError:
-            key = self._driver.entries[node].label(-1 if item is None else item)
+            key = self._driver.entry(node).label(-1 if item is None else item)
             message = f"{key!r} did not end within {timeout:g} seconds."
             raise TimeoutError(message) from None
         return self._outcome(node, item, raise_on_failure=raise_on_failure)
@@ -135,41 +151,54 @@ class RunContext:
         return self._driver.outcomes.watch_run(TaskRunKey(node, -1 if item is None else item))
 
     def _is_map(self, node: int) -> bool:
-        return self._driver.entries[node].request.kind is NodeKind.MAP
+        return self._driver.entry(node).is_map
 
     def _outcome(self, node: int, item: int | None, *, raise_on_failure: bool) -> Any:
         if item is None and self._is_map(node):
             return self._whole_map(node, raise_on_failure=raise_on_failure)
         run = TaskRunKey(node, -1 if item is None else item)
-        outcome = self._driver.outcomes.get(run)
-        self._see([(run, outcome)])
-        return self._value(outcome, raise_on_failure=raise_on_failure)
+        found = self._driver.outcomes.find(run)
+        if isinstance(found, RunOutcome) and found.failed:
+            self._see([run])
+        return self._value(found, raise_on_failure=raise_on_failure)
 
     def _whole_map(self, node: int, *, raise_on_failure: bool) -> list[Any]:
-        outcomes = self._driver.outcomes.runs(node)
-        without_items = self._driver.outcomes.length(node) == 0
-        keys = [TaskRunKey(node, -1 if without_items else i) for i in range(len(outcomes))]
-        self._see(zip(keys, outcomes, strict=True))
-        return [self._value(outcome, raise_on_failure=raise_on_failure) for outcome in outcomes]
+        self._see(self._driver.outcomes.failures(node))
+        values: list[Any] = []
+        for piece in self._driver.outcomes.items(node):
+            if isinstance(piece, execute.ValueSlice):
+                several: Any = self._driver.session.fetch(execute.ListOf((piece,)))
+                values += several
+            else:
+                values.append(self._value(piece, raise_on_failure=raise_on_failure))
+        return values
 
-    def _see(self, runs: Iterable[tuple[TaskRunKey, RunOutcome]]) -> None:
+    def _see(self, failed: Iterable[TaskRunKey]) -> None:
         """Tell the engine which failures the body has looked at."""
-        for key, outcome in runs:
-            failed = outcome.state.is_final and outcome.state.type not in _HAPPY
-            if failed:
-                self._driver.post(engine.FailureSeen(at=self._driver.now(), run=key))
+        for key in failed:
+            self._driver.post(engine.FailureSeen(at=self._driver.now(), run=key))
 
-    def _value(self, outcome: RunOutcome, *, raise_on_failure: bool) -> Any:
-        if outcome.state.type is StateType.SKIPPED:
+    def _value(self, found: execute.ValueRef | RunOutcome | None, *, raise_on_failure: bool) -> Any:
+        if isinstance(found, execute.ValueRef):
+            return self._driver.session.fetch(found)
+        assert found is not None, "a value is asked for once the run is final"
+        if found.state.type is StateType.SKIPPED:
             return None
-        if outcome.state.type is not StateType.COMPLETED:
+        if found.failed:
             if raise_on_failure:
-                raise outcome.failure()
-            return outcome.failure()
-        if isinstance(outcome.value, execute.ValueRef):
-            return self._driver.session.fetch(outcome.value)
-        assert outcome.value is not None
-        return outcome.value.value
+                raise found.failure()
+            return found.failure()
+        assert found.value is not None
+        return self._driver.session.fetch(found.value)
+
+
+class _Known(NamedTuple):
+    """How calls of a task are sent. Keeps the task alive, and so its `id`."""
+
+    task: Task[..., Any]
+    options: TaskOptions
+    function: execute.FunctionHandle
+    settings: execute.CallSettings
 
 
 def check_feasible(task: str, resources: Resources, capacity: Capacity) -> None:
@@ -204,32 +233,3 @@ async def wait_async(future: Future[Any]) -> None:
 
     future.add_done_callback(done)
     await waiter
-
-
-def _made(node: int, entry: CallEntry, at: float) -> NodeMade:
-    request = entry.request
-    length = len(entry.items) if request.items is not None else None
-    is_task = request.kind is not NodeKind.SUBFLOW
-    drawn = GraphNode(
-        id=node,
-        key=entry.key,
-        kind=request.kind,
-        name=request.target.name,
-        label=entry.key,
-        line=request.line,
-        length=length,
-        trigger_rule=request.options.trigger_rule,
-        resources=request.options.resources if is_task else None,
-    )
-    event = engine.CallRegistered(
-        at=at,
-        node=node,
-        kind=request.kind,
-        name=request.target.name,
-        key=entry.key,
-        options=request.options,
-        edges=entry.edges,
-        length=length,
-        runnable=request.runnable,
-    )
-    return NodeMade(entry, drawn, event)

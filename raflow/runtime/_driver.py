@@ -7,88 +7,68 @@ import itertools
 import queue
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from raflow import engine, errors, execute
-from raflow.model import FlowRunEvent, GraphNode, LogLine, NodeKind, State, TaskRunKey
+from raflow.model import (
+    BatchReport,
+    Chunk,
+    FlowRunEvent,
+    LogLine,
+    Outcome,
+    State,
+    StateName,
+    TaskRunKey,
+    places,
+)
 from raflow.model import next_flow_run_state as next_state
-from raflow.runtime._calls import CallEntry, build_call
+from raflow.runtime._calls import CallEntry, Inputs, build_call
 from raflow.runtime._ending import TIME_IS_UP
 from raflow.runtime._history import History
+from raflow.runtime._messages import (
+    ChildEnded,
+    ChildStarted,
+    LogWritten,
+    Message,
+    Subflows,
+    TakeLog,
+    TimeIsUp,
+    Wake,
+)
 from raflow.runtime._outcomes import Outcomes
 
 Clock: TypeAlias = Callable[[], float]
 """Returns seconds since the Unix epoch."""
 
 _LOG_PAUSE_SECONDS: Final = 0.5
+_OPEN_CALLS: Final = 20_000
+"""How many calls may be under way before the body has to wait with the next one."""
+_ROOM_SECONDS: Final = 0.1
+_ROOM_STEP: Final = 1000
+_WAKE: Final = Wake()
 
 
-class NodeMade(NamedTuple):
-    """The body made a call: as it is sent out, as the graph shows it, as the engine takes it."""
+class _Values(NamedTuple):
+    """What a batch that has just ended left."""
 
-    entry: CallEntry
-    node: GraphNode
-    event: engine.CallRegistered
+    report: BatchReport
+    handles: tuple[object, ...]
 
-
-class ChildStarted(NamedTuple):
-    """The child flow run of a subflow call exists."""
-
-    run: TaskRunKey
-    flow_run_id: str
-
-
-class ChildEnded(NamedTuple):
-    """The child flow run of a subflow call is final."""
-
-    event: engine.SubflowEnded
-    value: object
-    error: BaseException | None
-
-
-class LogWritten(NamedTuple):
-    """The body wrote a line of log."""
-
-    line: LogLine
-
-
-class TimeIsUp(NamedTuple):
-    """The time limit of the flow is over."""
-
-
-class _TakeLog(NamedTuple):
-    """It is time to record the lines that the body wrote."""
-
-
-Message: TypeAlias = (
-    engine.Event
-    | execute.BackendEvent
-    | NodeMade
-    | ChildStarted
-    | ChildEnded
-    | LogWritten
-    | TimeIsUp
-    | _TakeLog
-)
-
-
-class Subflows(Protocol):
-    """How a driver has the child runs of its subflow calls started and cancelled."""
-
-    def start(self, run: TaskRunKey) -> None:
-        """Begin the child flow run of a call whose inputs are there. Does not block."""
-
-    def cancel(self, run: TaskRunKey, reason: str) -> None:
-        """Ask a child flow run to end. Does not block."""
+    def at(self, position: int) -> tuple[object, int]:
+        """Return the object that holds the value of a call, and where in it."""
+        own = self.report.own.get(position)
+        return (self.handles[0], position) if own is None else (self.handles[own], -1)
 
 
 class Driver:
     """Feeds the engine of one flow run with messages, and carries out what it commands.
 
-    Messages come from any thread through `post`; they are handled one after the other on the
-    driver's thread, which alone touches engine and history. It ends when the run has settled.
+    Messages come from any thread through `post`, calls of the body through `call`; they are handled
+    one after the other on the driver's thread, which alone touches engine and history. It ends when
+    the run has settled.
     """
 
     def __init__(
@@ -97,23 +77,37 @@ class Driver:
         backend: execute.Backend,
         environment: execute.RunEnvironment,
         history: History,
+        pace: engine.Pace,
         clock: Clock,
         cancel_grace: float,
     ) -> None:
         """Open the backend for the run; `start` begins to work."""
         self.history = history
         self.outcomes = Outcomes()
-        self.entries: list[CallEntry] = []
+        self.entries: list[CallEntry | None] = []
         self.settled: Future[engine.RunSettled] = Future()
+        self.cancel_reason = ""
         self._clock = clock
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._awake = False
+        self._registered = 0
+        self._over = 0
+        self._room = threading.Condition()
+        self._dropped: deque[int] = deque()
         seed = random.Random(environment.flow_run_id)  # noqa: S311 - jitter, not a secret
-        self._engine = engine.Engine(window=backend.window, cancel_grace=cancel_grace, rng=seed)
+        capacity = backend.capacity()
+        self._engine = engine.Engine(
+            window=backend.window,
+            slots=lambda resources: places(resources, capacity),
+            pace=pace,
+            cancel_grace=cancel_grace,
+            rng=seed,
+        )
         self._timers: list[tuple[float, int, Message]] = []
         self._timer_order = itertools.count()
-        self._handles: dict[int, object] = {}
+        self._ended: _Values | None = None
+        self._sent: dict[int, float] = {}
         self._lines: list[LogLine] = []
-        self.cancel_reason = ""
         self._subflows: Subflows | None = None
         self._thread = threading.Thread(target=self._work, name="raflow-driver", daemon=True)
         self.session = backend.open(environment, self.post)
@@ -124,9 +118,12 @@ class Driver:
             engine.CancelSubflow: self._cancel_subflow,
             engine.SetRetryTimer: self._set_retry_timer,
             engine.SetGraceTimer: self._set_grace_timer,
+            engine.SetSendTimer: self._set_send_timer,
             engine.MapExpanded: self._map_expanded,
+            engine.CallsCompleted: self._calls_completed,
             engine.AttemptEnded: self._attempt_ended,
             engine.StateEntered: self._state_entered,
+            engine.ReleaseValues: self._release_values,
             engine.RunSettled: self._run_settled,
         }
 
@@ -143,6 +140,41 @@ class Driver:
         """Hand over a message, from any thread."""
         self._inbox.put(message)
 
+    def call(self, entry: CallEntry) -> int:
+        """Take a call of the body and return its node; the caller sees to it that one at a time.
+
+        Waits while too many calls are under way, but not for ever: the event loop of an async body
+        may have to go on for any of them to end.
+        """
+        node = len(self.entries)
+        if node - self._over > _OPEN_CALLS:
+            with self._room:
+                self._room.wait(_ROOM_SECONDS)
+        self.entries.append(entry)
+        self._wake()
+        return node
+
+    def drop(self, node: int) -> None:
+        """Take note that no future of a node is left; safe wherever the interpreter frees one."""
+        self._dropped.append(node)
+        self._wake()
+
+    def entry(self, node: int) -> CallEntry:
+        """Return a call that somebody can still ask for."""
+        entry = self.entries[node]
+        assert entry is not None
+        return entry
+
+    def state(self, run: TaskRunKey) -> State:
+        """Return the present state of a task run, from any thread."""
+        if run.node < self._registered:
+            found = self.outcomes.find(run)
+            if found is not None and not isinstance(found, execute.ValueRef):
+                return found.state
+            name, at = self._engine.state(run)
+            return State(name=name, at=at)
+        return State(name=StateName.PENDING, at=self._clock())
+
     def cancel(self, reason: str) -> None:
         """Ask the run to end; asking again kills what still runs."""
         self.post(engine.CancelAsked(at=self._clock(), reason=reason))
@@ -155,6 +187,9 @@ class Driver:
         """Give back what the run holds; call it after the run has settled, or before `start`."""
         if self._thread.ident is not None:
             self._thread.join()
+        for entry in self.entries:
+            if entry is not None and entry.items is not None:
+                entry.items.close()
         self.outcomes.end(
             errors.DefinitionError(
                 "The flow run has ended, so this future will never have a value. Wait for futures "
@@ -162,14 +197,21 @@ class Driver:
             )
         )
         self._take_log()
+        self.history.learned(self._engine.pace)
         self.session.close()
 
     # Messages -----------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._inbox.put(_WAKE)
 
     def _work(self) -> None:
         try:
             while not self.settled.done():
                 for message in self._next_messages():
+                    self._take_calls()
                     self._handle(message)
         except BaseException as error:
             self.outcomes.end(error)
@@ -186,36 +228,68 @@ class Driver:
             messages.append(heapq.heappop(self._timers)[2])
         return messages
 
+    def _take_calls(self) -> None:
+        """Register what the body has called, and what it has dropped, since the last message."""
+        # First, so that whatever comes from now on wakes this thread again.
+        self._awake = False
+        end = len(self.entries)
+        if end > self._registered:
+            start, entries = self._registered, self.entries[self._registered : end]
+            for entry in entries:
+                self.outcomes.called(mapped=entry is not None and entry.is_map)
+            made = [_call_made(start + n, entry) for n, entry in enumerate(entries) if entry]
+            self.history.called(made, entries)
+            self._registered = end
+            self._feed(engine.CallsRegistered(at=self._clock(), calls=made))
+        if self._dropped:
+            nodes = [self._dropped.popleft() for _ in range(len(self._dropped))]
+            self._feed(engine.FuturesDropped(at=self._clock(), nodes=nodes))
+
     def _handle(self, message: Message) -> None:
         match message:
-            case NodeMade():
-                self.history.node_added(message.node, message.entry.edges)
-                self._feed(message.event)
-            case execute.BatchEnded(report, values):
-                self._handles[report.batch] = values
-                self._feed(engine.BatchFinished(at=self._clock(), report=report))
-                self._handles.pop(report.batch, None)
-            case execute.BatchLost(batch, outcome, told):
-                at = self._clock()
-                self._feed(engine.BatchDied(at=at, batch=batch, outcome=outcome, message=told))
+            case Wake():
+                pass
+            case execute.BatchEnded() | execute.BatchLost() | execute.CallsReturned():
+                self._batch_told(message)
             case execute.CallStarted():
                 run, attempt = message.run, message.attempt
+                self.history.submitted(run, self._sent.get(message.batch, message.at))
                 self._feed(engine.CallBegan(at=message.at, run=run, attempt=attempt))
             case ChildStarted(run, flow_run_id):
-                self.history.child_started(run, flow_run_id)
                 self._feed(engine.CallBegan(at=self._clock(), run=run, attempt=1))
+                self.history.child_started(run, flow_run_id)
             case ChildEnded(event, value, error):
-                child = self.outcomes.get(event.run)
+                child = self.outcomes.tried(event.run, self.entry(event.run.node).key, event.at)
                 child.value, child.exception = execute.Known(value), error
                 self._feed(event)
             case TimeIsUp():
                 # Only the first cancel counts here: asking twice would kill without grace.
                 if not self.cancel_reason:
                     self._feed(engine.CancelAsked(at=self._clock(), reason=TIME_IS_UP))
-            case LogWritten() | _TakeLog():
+            case LogWritten() | TakeLog():
                 self._log(message)
             case _:
                 self._feed(message)
+
+    def _batch_told(
+        self, message: execute.BatchEnded | execute.BatchLost | execute.CallsReturned
+    ) -> None:
+        at = self._clock()
+        match message:
+            case execute.BatchEnded(report, handles):
+                self._ended = _Values(report, handles)
+                self._feed(engine.BatchFinished(at=at, report=report))
+                self._ended = None
+                self._sent.pop(report.batch, None)
+            case execute.BatchLost(batch, outcome, told, running):
+                self._sent.pop(batch, None)
+                self._feed(
+                    engine.BatchDied(
+                        at=at, batch=batch, outcome=outcome, message=told, running=running
+                    )
+                )
+            case execute.CallsReturned(batch, positions):
+                self._feed(engine.CallsReturned(at=at, batch=batch, positions=positions))
 
     def _feed(self, event: engine.Event) -> None:
         if isinstance(event, engine.CancelAsked):
@@ -230,13 +304,13 @@ class Driver:
             self.cancel_reason = event.reason
             self.history.flow_run_entered(State(name=name, at=event.at, message=event.reason))
 
-    def _log(self, message: LogWritten | _TakeLog) -> None:
+    def _log(self, message: LogWritten | TakeLog) -> None:
         """Gather the lines of the body for a while, then record them together."""
-        if isinstance(message, _TakeLog):
+        if isinstance(message, TakeLog):
             self._take_log()
             return
         if not self._lines:
-            self._set_timer(self._clock() + _LOG_PAUSE_SECONDS, _TakeLog())
+            self._set_timer(self._clock() + _LOG_PAUSE_SECONDS, TakeLog())
         self._lines.append(message.line)
 
     def _take_log(self) -> None:
@@ -249,16 +323,36 @@ class Driver:
     # Commands -----------------------------------------------------------------------------------
 
     def _send_batch(self, command: engine.SendBatch) -> None:
-        calls = tuple(
-            build_call(self.entries[run.node], run, attempt, self.kind, self.outcomes)
-            for run, attempt in command.calls
+        try:
+            calls = self._calls(command.chunks)
+        except errors.RaflowError as error:
+            # One of them cannot travel; the engine finds out which.
+            alone = (0,) if sum(chunk.size for chunk in command.chunks) == 1 else None
+            self.post(execute.BatchLost(command.batch, Outcome.FAILED, str(error), alone))
+            return
+        self.session.submit(
+            execute.BatchSpec(
+                id=command.batch,
+                calls=calls,
+                resources=command.resources,
+                budget=command.budget,
+                own_values=command.own_values,
+            )
         )
-        batch = execute.BatchSpec(id=command.batch, calls=calls, resources=command.resources)
-        self.session.submit(batch)
+        self._sent[command.batch] = command.at
+        self.history.sent(command.chunks)
 
-    def kind(self, node: int) -> NodeKind:
-        """Return what a node stands for."""
-        return self.entries[node].request.kind
+    def _calls(self, chunks: Sequence[Chunk]) -> tuple[execute.Call, ...]:
+        inputs = Inputs(self.entries, self.outcomes, chunks)
+        calls: list[execute.Call] = []
+        for chunk in chunks:
+            entry = self.entry(chunk.node)
+            items = None
+            if entry.items is not None:
+                columns = entry.items.slice(chunk.start, chunk.stop)
+                items = self.session.pack_items(entry.request.target.name, columns)
+            calls.append(build_call(entry, chunk, inputs, items))
+        return tuple(calls)
 
     def _cancel_batch(self, command: engine.CancelBatch) -> None:
         self.session.cancel(command.batch, force=command.force)
@@ -277,24 +371,81 @@ class Driver:
     def _set_grace_timer(self, command: engine.SetGraceTimer) -> None:
         self._set_timer(command.due, engine.GraceOver(at=command.due))
 
+    def _set_send_timer(self, command: engine.SetSendTimer) -> None:
+        self._set_timer(command.due, engine.SendDue(at=command.due))
+
     def _map_expanded(self, command: engine.MapExpanded) -> None:
         self.history.map_expanded(command.node, command.length)
         self.outcomes.expanded(command.node, command.length)
+        if self.outcomes.is_whole(command.node):
+            self._node_over(command.node)
+
+    def _calls_completed(self, command: engine.CallsCompleted) -> None:
+        ended = self._ended
+        assert ended is not None, "calls complete when their batch has ended"
+        self.history.completed(command, ended.report, self.entry)
+        for chunk, position in command.chunks:
+            if not ended.report.own:
+                self.outcomes.completed(chunk, ended.handles[0], position)
+            else:
+                for offset in range(chunk.size):
+                    item = Chunk(chunk.node, chunk.start + offset, chunk.start + offset + 1)
+                    self.outcomes.completed(item, *ended.at(position + offset))
+            self._runs_over(chunk)
 
     def _attempt_ended(self, command: engine.AttemptEnded) -> None:
-        self.history.attempt_ended(command)
-        outcome = self.outcomes.get(command.run)
+        entry = self.entry(command.run.node)
+        self.history.attempt_ended(command, entry)
+        label = entry.label(command.run.map_index)
+        outcome = self.outcomes.tried(command.run, label, command.submitted_at)
         outcome.error = command.report.error if command.report else None
-        handle = self._handles.get(command.batch)
-        if handle is not None:
-            outcome.value = execute.ValueRef(handle, command.position)
+        if command.outcome is Outcome.COMPLETED and self._ended is not None:
+            outcome.value = execute.ValueRef(*self._ended.at(command.position))
 
     def _state_entered(self, command: engine.StateEntered) -> None:
-        label = self.entries[command.run.node].label(command.run.map_index)
-        run = self.history.task_run_entered(command, label)
+        run = self.history.task_run_entered(command, self.entry(command.run.node))
         self.outcomes.entered(command.run, run.label, command.state)
-        if command.state.is_final and self.outcomes.is_whole(command.run.node):
-            self.entries[command.run.node] = self.entries[command.run.node].without_arguments()
+        if command.state.is_final:
+            node, item = command.run
+            self._runs_over(Chunk(node, item, item + 1))
+
+    def _runs_over(self, chunk: Chunk) -> None:
+        """Let go of what was needed to run these calls."""
+        if chunk.start < 0 or self.outcomes.is_whole(chunk.node):
+            self._node_over(chunk.node)
+        else:
+            items = self.entry(chunk.node).items
+            if items is not None:
+                items.finished(self.outcomes.prefix(chunk.node))
+
+    def _node_over(self, node: int) -> None:
+        self.entry(node).forget_arguments()
+        self._over += 1
+        if not self._over % _ROOM_STEP:
+            with self._room:
+                self._room.notify_all()
+
+    def _release_values(self, command: engine.ReleaseValues) -> None:
+        for chunk in command.chunks:
+            self.outcomes.release(chunk)
+            if chunk.start < 0:
+                self.entries[chunk.node] = None
 
     def _run_settled(self, command: engine.RunSettled) -> None:
         self.settled.set_result(command)
+
+
+def _call_made(node: int, entry: CallEntry) -> engine.CallMade:
+    request, items = entry.request, entry.items
+    return engine.CallMade(
+        entry.at,
+        node,
+        request.kind,
+        request.target.name,
+        entry.key,
+        request.options,
+        entry.edges,
+        None if items is None else items.length,
+        request.runnable,
+        items is not None and items.length is None,
+    )

@@ -137,6 +137,7 @@ def _opened(
             recorder=recorder,
             observers=(*observers, hooks),
             signing_key=signing_key(settings.home),
+            paces=store.paces,
             clock=time.time,
             entrypoint=entrypoint,
         )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from raflow import engine, errors, execute
 from raflow.define import Flow, Lifter, active_flow, fill
 from raflow.model import (
+    FlowRun,
     FlowRunEvent,
     ResultInfo,
     State,
@@ -24,11 +25,12 @@ from raflow.results import Keeper
 from raflow.runtime._body_log import body_log
 from raflow.runtime._children import Children
 from raflow.runtime._context import RunContext, wait_async
-from raflow.runtime._driver import Driver, LogWritten, TimeIsUp
+from raflow.runtime._driver import Driver
 from raflow.runtime._ending import Ending, ending
 from raflow.runtime._failures import error_info
 from raflow.runtime._history import History
 from raflow.runtime._identity import new_flow_run, version_record
+from raflow.runtime._messages import LogWritten, TimeIsUp
 from raflow.runtime._scope import FlowOutcome, Parent, Scope
 
 _BODY: Final = TaskRunKey(-1)
@@ -88,6 +90,7 @@ class Execution:
             backend=scope.backend,
             environment=environment,
             history=History(run, scope.recorder, scope.observers),
+            pace=_pace(scope, run),
             clock=scope.clock,
             cancel_grace=scope.settings.cancel_grace_seconds,
         )
@@ -234,7 +237,7 @@ class Execution:
             body_error=error,
             cancelled=settled.cancelled,
             cancel_reason=self._driver.cancel_reason,
-            unhandled=[self._driver.outcomes.get(run) for run in settled.unhandled],
+            unhandled=[self._driver.outcomes.told(run) for run in settled.unhandled],
         )
 
     def _keep(self, value: Any, end: Ending) -> tuple[Ending, ResultInfo | None]:
@@ -244,6 +247,13 @@ class Execution:
         except errors.RaflowError as error:
             message = f"The result of {self._flow.name!r} cannot be kept: {error}"
             return Ending(event=FlowRunEvent.FAILED, message=message, error=error), None
+
+
+def _pace(scope: Scope, run: FlowRun) -> engine.Pace:
+    known = scope.paces(run.flow, run.fingerprint)
+    return engine.Pace(
+        {task: engine.Learned(pace.seconds, pace.bytes) for task, pace in known.items()}
+    )
 
 
 def _trigger(parent: Parent | None, retry: str) -> Trigger:

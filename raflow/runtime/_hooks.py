@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raflow.define import Flow, Task
-from raflow.model import FlowRun, State, TaskRun
+from raflow.model import FlowRun, GraphNode, State, StateName, TaskRun, TaskRunBlock, task_runs
 from raflow.runtime._observer import Observer
 
 _LOG = logging.getLogger("raflow.hooks")
@@ -27,6 +27,9 @@ class Hooks(Observer):
         known = (flow, *flow.tasks())
         self._flows = {found.name: found for found in known if isinstance(found, Flow)}
         self._tasks = {found.name: found for found in known if isinstance(found, Task)}
+        done = State(name=StateName.COMPLETED, at=0.0)
+        self._completing = {name for name, task in self._tasks.items() if task.hooks_for(done)}
+        self._nodes: dict[tuple[str, int], GraphNode] = {}
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -35,6 +38,20 @@ class Hooks(Observer):
         flow = self._flows.get(run.flow)
         if flow is not None:
             self._call(flow, run, run.state)
+
+    def node_added(self, flow_run_id: str, node: GraphNode) -> None:
+        """Remember calls, if some task has hooks for its completion."""
+        if self._completing:
+            self._nodes[flow_run_id, node.id] = node
+
+    def task_runs_completed(self, block: TaskRunBlock) -> None:
+        """Call the hooks of the tasks for their completion."""
+        if not self._completing:
+            return
+        nodes = {chunk.node: self._nodes[block.flow_run_id, chunk.node] for chunk in block.chunks}
+        if any(node.name in self._completing for node in nodes.values()):
+            for run in task_runs(block, nodes.__getitem__):
+                self.task_run_changed(run)
 
     def task_run_changed(self, run: TaskRun) -> None:
         """Call the hooks of the task for this state."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raflow.model import FlowRun, GraphNode, LogLine, TaskRun
+from raflow.model import Chunk, FlowRun, GraphNode, LogLine, TaskRun, TaskRunBlock
 
 
 class Observer:
@@ -20,8 +20,14 @@ class Observer:
     def node_added(self, flow_run_id: str, node: GraphNode) -> None:
         """The body made a call. Called again when the length of a map becomes known."""
 
+    def task_runs_submitted(self, flow_run_id: str, chunks: Sequence[Chunk]) -> None:
+        """Task runs were handed to the backend. What it gives back is told again."""
+
+    def task_runs_completed(self, block: TaskRunBlock) -> None:
+        """Task runs completed at their first attempt; nothing else is told of them."""
+
     def task_run_changed(self, run: TaskRun) -> None:
-        """A task run entered a state."""
+        """A task run entered a state otherwise than by `task_runs_completed`."""
 
     def log_written(self, flow_run_id: str, label: str, lines: Sequence[LogLine]) -> None:
         """A task run (or, with an empty label, the flow's body) wrote lines."""

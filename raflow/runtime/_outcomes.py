@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
-from raflow.execute import Known, ValueRef
-from raflow.model import ErrorInfo, State, TaskRunKey
+from raflow.execute import Known, ValueRef, ValueSlice
+from raflow.model import Chunk, ErrorInfo, State, StateName, StateType, TaskRunKey
 from raflow.runtime._failures import exception_of
-
-_WHOLE: Final = "whole"
-_LENGTH: Final = "length"
+from raflow.runtime._spans import Span, Spans
 
 
 @dataclass(slots=True)
 class RunOutcome:
-    """One task run as the driver sees it."""
+    """A task run that did not simply complete, as the driver sees it."""
 
     label: str
     state: State
@@ -29,6 +27,11 @@ class RunOutcome:
     exception: BaseException | None = None
     """The failure as an exception, once it was asked for; that of a subflow is known as it ends."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than completed or skipped."""
+        return self.state.is_final and self.state.type not in _HAPPY
+
     def failure(self) -> BaseException:
         """Return the failure as an exception, always the same one."""
         if self.exception is None:
@@ -36,65 +39,130 @@ class RunOutcome:
         return self.exception
 
 
+_HAPPY: Final = frozenset({StateType.COMPLETED, StateType.SKIPPED})
+
+
+@dataclass(slots=True)
+class _Map:
+    """The items of a map."""
+
+    length: int | None = None
+    final: bytearray = field(default_factory=bytearray)
+    """For each item 1 if its run is final."""
+    done: int = 0
+    prefix: int = 0
+    """So many items, from the first on, are final."""
+    spans: Spans = field(default_factory=Spans)
+    told: dict[int, RunOutcome] = field(default_factory=dict)
+    """Items that did not simply complete. Under -1 the one run of a map without items."""
+
+    @property
+    def is_whole(self) -> bool:
+        if self.length == 0 and -1 in self.told:
+            return self.told[-1].state.is_final
+        return self.length is not None and self.done >= self.length
+
+    def finish(self, start: int, stop: int) -> None:
+        if len(self.final) < stop:
+            self.final.extend(bytes(stop - len(self.final)))
+        self.done += stop - start - sum(self.final[start:stop])
+        self.final[start:stop] = b"\1" * (stop - start)
+        if start <= self.prefix:
+            hole = self.final.find(0, self.prefix)
+            self.prefix = len(self.final) if hole < 0 else hole
+
+
+class _Released:
+    """Stands for a value that nobody can ask for any more."""
+
+
+_RELEASED: Final = _Released()
+
+_End: TypeAlias = ValueRef | RunOutcome | _Map | _Released | None
+"""A single call that has completed; one that did not simply do so; a map; what is let go; a call of
+which nothing is known yet."""
+
+Piece: TypeAlias = ValueRef | ValueSlice | RunOutcome
+"""Values of items side by side, or one item that did not simply complete."""
+
+_WHOLE: Final = -2
+_LENGTH: Final = -3
+
+
 class Outcomes:
-    """A table that one thread (the loop) writes and any thread reads and waits on."""
+    """A table that one thread (the driver) writes and any thread reads and waits on."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._lock = threading.Lock()
-        self._runs: dict[TaskRunKey, RunOutcome] = {}
-        self._open: dict[int, int] = {}
-        self._lengths: dict[int, int] = {}
-        self._watched: dict[Hashable, Future[None]] = {}
+        self._ends: list[_End] = []
+        self._watched: dict[tuple[int, int], Future[None]] = {}
         self._over: BaseException | None = None
 
-    def get(self, key: TaskRunKey) -> RunOutcome:
-        """Return a task run; it must have been entered."""
-        return self._runs[key]
+    # Writing ------------------------------------------------------------------------------------
 
-    def runs(self, node: int) -> list[RunOutcome]:
-        """Return the items of an expanded map in order, or its one run if it has no items."""
-        length = self._lengths.get(node, 0)
-        if length == 0 and TaskRunKey(node) in self._runs:
-            return [self._runs[TaskRunKey(node)]]
-        return [self._runs[TaskRunKey(node, i)] for i in range(length)]
-
-    def length(self, node: int) -> int | None:
-        """Return the number of items of a map, or None if that is not known yet."""
-        return self._lengths.get(node)
-
-    def is_whole(self, node: int) -> bool:
-        """Whether every run of a node is final."""
-        return self._open.get(node) == 0
+    def called(self, *, mapped: bool) -> None:
+        """Take note of the next call of the body."""
+        self._ends.append(_Map() if mapped else None)
 
     def expanded(self, node: int, length: int) -> None:
         """Take note of the number of items of a map."""
         with self._lock:
-            self._lengths[node] = length
-            if length:
-                self._open[node] = length
-            done = self._done(_LENGTH, node)
-            if not length:
-                self._open[node] = 0
-                done += self._done(_WHOLE, node)
+            found = self._map(node)
+            found.length = length
+            done = self._done(node, _LENGTH)
+            if found.is_whole:
+                done += self._done(node, _WHOLE)
         _wake(done)
 
-    def entered(self, key: TaskRunKey, label: str, state: State) -> RunOutcome:
-        """Take note of a new state."""
-        done: list[Future[None]] = []
+    def completed(self, chunk: Chunk, values: object, position: int) -> None:
+        """Take note of calls that have completed.
+
+        Args:
+            chunk: The calls.
+            values: The object that holds their values.
+            position: Where the value of the first is in it; -1: the object is the value.
+        """
         with self._lock:
-            outcome = self._runs.get(key)
-            if outcome is None:
-                outcome = self._runs[key] = RunOutcome(label, state)
-                self._open.setdefault(key.node, 1)
+            if chunk.start < 0:
+                self._ends[chunk.node] = ValueRef(values, position)
+            else:
+                found = self._map(chunk.node)
+                for item in [i for i in found.told if chunk.start <= i < chunk.stop]:
+                    del found.told[item]
+                found.spans.add(Span(chunk.start, chunk.stop, values, position))
+                found.finish(chunk.start, chunk.stop)
+            done = self._finished(chunk) if self._watched else ()
+        _wake(done)
+
+    def tried(self, key: TaskRunKey, label: str, at: float) -> RunOutcome:
+        """Return what is known of a task run that does not simply complete, to add to it."""
+        with self._lock:
+            return self._outcome(key, label, State(name=StateName.PENDING, at=at))
+
+    def entered(self, key: TaskRunKey, label: str, state: State) -> RunOutcome:
+        """Take note of a state of a task run that does not simply complete."""
+        with self._lock:
+            outcome = self._outcome(key, label, state)
             outcome.state = state
+            done: Sequence[Future[None]] = ()
             if state.is_final:
-                done = self._done(key)
-                self._open[key.node] = max(0, self._open[key.node] - 1)
-                if self._open[key.node] == 0:
-                    done += self._done(_WHOLE, key.node)
+                if key.map_index >= 0:
+                    self._map(key.node).finish(key.map_index, key.map_index + 1)
+                done = self._finished(Chunk(key.node, key.map_index, key.map_index + 1))
         _wake(done)
         return outcome
+
+    def release(self, chunk: Chunk) -> None:
+        """Let go of values that nobody can ask for any more."""
+        with self._lock:
+            end = self._ends[chunk.node]
+            if not isinstance(end, _Map):
+                self._ends[chunk.node] = _RELEASED
+            else:
+                end.spans.drop(chunk.start, chunk.stop)
+                for item in [i for i in end.told if chunk.start <= i < chunk.stop]:
+                    end.told[item].value = None
 
     def end(self, error: BaseException) -> None:
         """Let everyone who still waits, or comes to wait later, have this error."""
@@ -104,36 +172,128 @@ class Outcomes:
         for future in watched.values():
             future.set_exception(error)
 
+    # Reading ------------------------------------------------------------------------------------
+
+    def find(self, key: TaskRunKey) -> ValueRef | RunOutcome | None:
+        """Return the value of a run that simply completed, what became of another; None so far."""
+        end = self._ends[key.node]
+        if isinstance(end, _Map):
+            told = end.told.get(key.map_index)
+            if told is not None or key.map_index < 0:
+                return told
+            span = next(end.spans.between(key.map_index, key.map_index + 1), None)
+            return None if span is None else ValueRef(span.handle, span.position)
+        return end if isinstance(end, ValueRef | RunOutcome) else None
+
+    def told(self, key: TaskRunKey) -> RunOutcome:
+        """Return what became of a run that did not simply complete."""
+        found = self.find(key)
+        assert isinstance(found, RunOutcome)
+        return found
+
+    def items(self, node: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        """Yield the items of a map from `start` to `stop`, in order; all of them must be final.
+
+        A map that has no items yields its one run, if that tells why.
+        """
+        found = self._map(node)
+        if not found.length and -1 in found.told:
+            yield found.told[-1]
+            return
+        stop = (found.length or 0) if stop is None else stop
+        holes = sorted(item for item in found.told if start <= item < stop)
+        for hole in holes:
+            yield from (span.source() for span in found.spans.between(start, hole))
+            yield found.told[hole]
+            start = hole + 1
+        yield from (span.source() for span in found.spans.between(start, stop))
+
+    def failures(self, node: int) -> list[TaskRunKey]:
+        """Return the runs of a map that failed."""
+        told = self._map(node).told
+        return [TaskRunKey(node, item) for item in sorted(told) if told[item].failed]
+
+    def length(self, node: int) -> int | None:
+        """Return the number of items of a map, or None if that is not known yet."""
+        return self._map(node).length
+
+    def prefix(self, node: int) -> int:
+        """Return how many items of a map, from the first on, are final."""
+        return self._map(node).prefix
+
+    def is_whole(self, node: int) -> bool:
+        """Whether every run of a node is final."""
+        end = self._ends[node]
+        if isinstance(end, RunOutcome):
+            return end.state.is_final
+        return end.is_whole if isinstance(end, _Map) else end is not None
+
+    # Waiting ------------------------------------------------------------------------------------
+
     def watch_run(self, key: TaskRunKey) -> Future[None]:
         """Return a future that is done once the run is final."""
         with self._lock:
-            outcome = self._runs.get(key)
-            return self._watch(outcome is not None and outcome.state.is_final, key)
+            return self._watch(key.node, key.map_index, already=self._is_final(key))
 
     def watch_whole(self, node: int) -> Future[None]:
         """Return a future that is done once every run of the node is final."""
         with self._lock:
-            return self._watch(self._open.get(node) == 0, _WHOLE, node)
+            already = node < len(self._ends) and self.is_whole(node)
+            return self._watch(node, _WHOLE, already=already)
 
     def watch_length(self, node: int) -> Future[None]:
         """Return a future that is done once the number of items is known."""
         with self._lock:
-            return self._watch(node in self._lengths, _LENGTH, node)
+            already = node < len(self._ends) and self._map(node).length is not None
+            return self._watch(node, _LENGTH, already=already)
 
-    def _watch(self, already: bool, *what: Hashable) -> Future[None]:
+    def _watch(self, node: int, what: int, *, already: bool) -> Future[None]:
         if already:
             done: Future[None] = Future()
             done.set_result(None)
             return done
         if self._over is not None:
             raise self._over
-        return self._watched.setdefault(what, Future())
+        return self._watched.setdefault((node, what), Future())
 
-    def _done(self, *what: Hashable) -> list[Future[None]]:
-        future = self._watched.pop(what, None)
+    def _is_final(self, key: TaskRunKey) -> bool:
+        if key.node >= len(self._ends):
+            return False
+        end = self._ends[key.node]
+        if isinstance(end, _Map) and key.map_index >= 0:
+            return key.map_index < len(end.final) and bool(end.final[key.map_index])
+        return self.is_whole(key.node)
+
+    def _finished(self, chunk: Chunk) -> list[Future[None]]:
+        """Return the futures of those who wait for calls that are final now."""
+        if not self._watched:
+            return []
+        node, start, stop, _ = chunk
+        # Whoever waits are few, and the calls of a chunk may be many.
+        waited = [w for w in self._watched if w[0] == node and start <= w[1] < stop]
+        done = [future for w in waited for future in self._done(*w)]
+        if self.is_whole(chunk.node):
+            done += self._done(chunk.node, _WHOLE)
+        return done
+
+    def _done(self, node: int, what: int) -> list[Future[None]]:
+        future = self._watched.pop((node, what), None)
         return [future] if future is not None else []
 
+    def _map(self, node: int) -> _Map:
+        end = self._ends[node]
+        assert isinstance(end, _Map)
+        return end
 
-def _wake(done: list[Future[None]]) -> None:
+    def _outcome(self, key: TaskRunKey, label: str, state: State) -> RunOutcome:
+        end = self._ends[key.node]
+        if isinstance(end, _Map):
+            return end.told.setdefault(key.map_index, RunOutcome(label, state))
+        if not isinstance(end, RunOutcome):
+            end = self._ends[key.node] = RunOutcome(label, state)
+        return end
+
+
+def _wake(done: Sequence[Future[None]]) -> None:
     for future in done:
         future.set_result(None)

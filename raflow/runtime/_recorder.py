@@ -42,9 +42,9 @@ class Sink(Protocol):
         """Store a log segment; return its file and offset."""
 
 
-class _Row(NamedTuple):
+class _Rows(NamedTuple):
     flow_run_id: str
-    record: Record
+    records: tuple[Record, ...]
 
 
 class _Log(NamedTuple):
@@ -58,7 +58,7 @@ class _Flush(NamedTuple):
     done: Future[None]
 
 
-_Item: TypeAlias = _Row | _Log | _Flush
+_Item: TypeAlias = _Rows | _Log | _Flush
 
 
 class Recorder:
@@ -72,22 +72,31 @@ class Recorder:
     def __init__(self, sink: Sink) -> None:
         """Start the thread."""
         self._sink = sink
-        self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=_BACKLOG)
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._backlog = 0
         self._next_batch: dict[str, int] = defaultdict(int)
         self._next_segment: dict[str, int] = defaultdict(int)
         self._error: errors.RaflowError | None = None
         self._thread = threading.Thread(target=self._work, name="raflow-recorder", daemon=True)
         self._thread.start()
 
-    def add(self, flow_run_id: str, record: Record) -> None:
-        """Take a row; blocks only while the backlog is full."""
-        self._queue.put(_Row(flow_run_id, record))
+    def add(self, flow_run_id: str, *records: Record) -> None:
+        """Take rows of one flow run; blocks only while the backlog is full."""
+        self._put(_Rows(flow_run_id, records))
 
     def add_log(
         self, flow_run_id: str, key: TaskRunKey | None, attempt: int, segment: bytes
     ) -> None:
         """Take a compressed log segment; see `raflow.model.encode_log`."""
-        self._queue.put(_Log(flow_run_id, key, attempt, segment))
+        self._put(_Log(flow_run_id, key, attempt, segment))
+
+    def _put(self, item: _Rows | _Log) -> None:
+        with self._room:
+            while self._backlog >= _BACKLOG:
+                self._room.wait()
+            self._backlog += _weight(item)
+        self._queue.put(item)
 
     def flush(self) -> None:
         """Wait until everything taken so far is on disk.
@@ -108,6 +117,9 @@ class Recorder:
         while True:
             items, closing = self._collect()
             self._write(items)
+            with self._room:
+                self._backlog -= sum(map(_weight, items))
+                self._room.notify_all()
             for item in items:
                 if isinstance(item, _Flush):
                     self._answer(item)
@@ -118,7 +130,8 @@ class Recorder:
         """Wait for something to write, then for what comes soon after it."""
         items: list[_Item] = []
         deadline = 0.0
-        while len(items) < _GROUP_RECORDS:
+        weight = 0
+        while weight < _GROUP_RECORDS:
             try:
                 left = deadline - time.monotonic() if items else None
                 item = self._queue.get(timeout=None if left is None else max(left, 0.0))
@@ -129,6 +142,7 @@ class Recorder:
             if not items:
                 deadline = time.monotonic() + _GROUP_SECONDS
             items.append(item)
+            weight += _weight(item)
             if isinstance(item, _Flush):
                 break
         return items, False
@@ -142,8 +156,8 @@ class Recorder:
     def _write(self, items: Iterable[_Item]) -> None:
         rows: dict[str, list[Record]] = defaultdict(list)
         for item in items:
-            if isinstance(item, _Row):
-                rows[item.flow_run_id].append(item.record)
+            if isinstance(item, _Rows):
+                rows[item.flow_run_id].extend(item.records)
             elif isinstance(item, _Log):
                 segment = self._persist(functools.partial(self._store_log, item))
                 if segment is not None:
@@ -205,6 +219,10 @@ def newest(records: Iterable[Record]) -> tuple[Record, ...]:
         kept.pop(key, None)
         kept[key] = record
     return tuple(kept.values())
+
+
+def _weight(item: _Item) -> int:
+    return len(item.records) if isinstance(item, _Rows) else 1
 
 
 def _highest_level(lines: Iterable[LogLine]) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from raflow import config, execute
-from raflow.model import FlowRun
+from raflow.model import FlowRun, TaskPace
 from raflow.runtime._driver import Clock
 from raflow.runtime._observer import Observer
 from raflow.runtime._recorder import Recorder
@@ -21,6 +22,8 @@ class Scope:
     recorder: Recorder
     observers: tuple[Observer, ...]
     signing_key: bytes
+    paces: Callable[[str, str], Mapping[str, TaskPace]]
+    """What earlier runs of a flow, with this fingerprint, have taught: by name of the task."""
     clock: Clock
     entrypoint: str = ""
     """Where the flow was loaded from."""

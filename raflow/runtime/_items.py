@@ -1,0 +1,135 @@
+"""The items that the body gave to a map: all there, or taken from an iterator bit by bit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from raflow import engine
+from raflow.define import Columns, Stream
+
+PIECE: Final = 4096
+"""How many items are taken from an iterator at a time."""
+AHEAD: Final = 4
+"""How many such pieces may wait to be sent."""
+
+
+class Items(Protocol):
+    """Gives the arguments of items when they are sent."""
+
+    length: int | None
+    """How many there are; None while they come one after the other."""
+
+    def slice(self, start: int, stop: int) -> Mapping[str, Sequence[Any]]:
+        """Return the columns of the items from `start` to `stop`."""
+
+    def finished(self, final: int) -> None:
+        """Take note that so many items, from the first on, need not be sent again."""
+
+    def close(self) -> None:
+        """Take no more items from where they come from."""
+
+
+class Given:
+    """Items that are all there."""
+
+    def __init__(self, columns: Columns) -> None:
+        """Take the columns."""
+        self._columns = columns
+        self.length: int | None = len(columns)
+
+    def slice(self, start: int, stop: int) -> Mapping[str, Sequence[Any]]:
+        """See `Items`."""
+        return self._columns.slice(start, stop)
+
+    def finished(self, final: int) -> None:
+        """See `Items`."""
+
+    def close(self) -> None:
+        """See `Items`."""
+
+
+class Streamed:
+    """Takes items from an iterator on a thread of its own, as far as there is room.
+
+    The iterator is the user's: it may be slow, and must not hold up the driver.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        stream: Stream,
+        post: Callable[[engine.ItemsArrived], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare it; `start` begins to take items, which are told by `post`."""
+        self.length: int | None = None
+        self._node = node
+        self._stream = stream
+        self._post = post
+        self._clock = clock
+        self._pieces: dict[int, Columns] = {}
+        self._taken = 0
+        self._final = 0
+        self._closed = False
+        self._room = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="raflow-items", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take items."""
+        self._thread.start()
+
+    def slice(self, start: int, stop: int) -> Mapping[str, Sequence[Any]]:
+        """See `Items`; the items must have arrived."""
+        found: dict[str, list[Any]] = {}
+        for piece in range(start // PIECE, (stop - 1) // PIECE + 1):
+            begin = piece * PIECE
+            columns = self._pieces[piece].slice(max(start - begin, 0), stop - begin)
+            for name, column in columns.items():
+                found.setdefault(name, []).extend(column)
+        return found
+
+    def finished(self, final: int) -> None:
+        """See `Items`."""
+        with self._room:
+            for piece in range(self._final // PIECE, final // PIECE):
+                self._pieces.pop(piece, None)
+            self._final = max(self._final, final)
+            self._room.notify()
+
+    def close(self) -> None:
+        """See `Items`."""
+        with self._room:
+            self._closed = True
+            self._room.notify()
+
+    def _work(self) -> None:
+        complete, error = False, ""
+        while not complete and self._wait_for_room():
+            try:
+                columns = self._stream.take(PIECE)
+            except BaseException as raised:
+                # One item more, which tells why there are no others.
+                error = f"the items ended too early: {type(raised).__name__}: {raised}"
+                self._taken += 1
+                complete = True
+            else:
+                self._pieces[self._taken // PIECE] = columns
+                self._taken += len(columns)
+                complete = len(columns) < PIECE
+            self._post(
+                engine.ItemsArrived(
+                    at=self._clock(),
+                    node=self._node,
+                    length=self._taken,
+                    complete=complete,
+                    error=error,
+                )
+            )
+
+    def _wait_for_room(self) -> bool:
+        with self._room:
+            while self._taken - self._final > AHEAD * PIECE and not self._closed:
+                self._room.wait()
+            return not self._closed
