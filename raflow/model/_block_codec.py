@@ -100,7 +100,7 @@ def decode_spans(data: bytes) -> list[Span]:
 def spans_from(numbers: Sequence[int]) -> Iterator[Span]:
     """Yield the spans whose fields stand one after the other."""
     fields = iter(numbers)
-    return map(Span._make, zip(fields, fields, fields, fields, strict=True))
+    return map(Span._make, zip(*[fields] * len(Span._fields), strict=True))
 
 
 def _planes(column: array[float]) -> Iterator[bytes]:

@@ -9,12 +9,17 @@ from raflow.model._report import Chunk
 
 
 class Span(NamedTuple):
-    """Chunks of neighbouring nodes, each with the same items."""
+    """Chunks of nodes at equal distances, each with the same items.
+
+    A loop that calls two tasks leaves every second node to each of them.
+    """
 
     node: int
     """Id of the first node."""
+    step: int
+    """From the id of one node to that of the next; at least 1."""
     nodes: int
-    """How many nodes, with ids that count up."""
+    """How many nodes."""
     start: int
     """Map index of the first item of each; -1 for single calls."""
     stop: int
@@ -25,25 +30,33 @@ class Span(NamedTuple):
         """How many task runs it stands for."""
         return self.nodes * (self.stop - self.start)
 
+    @property
+    def node_ids(self) -> range:
+        """Ids of its nodes."""
+        return range(self.node, self.node + self.step * self.nodes, self.step)
+
 
 def spans_of(chunks: Iterable[Chunk]) -> list[Span]:
     """Return the spans of chunks, in order."""
     spans: list[Span] = []
-    first, following, start, stop = 0, None, 0, 0
+    first, step, last, start, stop = -1, 1, -1, 0, 0
     for node, its_start, its_stop, _ in chunks:
-        if node == following and its_start == start and its_stop == stop:
-            following += 1
-            continue
-        if following is not None:
-            spans.append(Span(first, following - first, start, stop))
-        first, following, start, stop = node, node + 1, its_start, its_stop
-    if following is not None:
-        spans.append(Span(first, following - first, start, stop))
+        if its_start == start and its_stop == stop:
+            if node - last == step:
+                last = node
+                continue
+            if first == last < node:
+                step, last = node - last, node
+                continue
+        if first >= 0:
+            spans.append(Span(first, step, (last - first) // step + 1, start, stop))
+        first = last = node
+        step, start, stop = 1, its_start, its_stop
+    if first >= 0:
+        spans.append(Span(first, step, (last - first) // step + 1, start, stop))
     return spans
 
 
 def chunks_of(spans: Iterable[Span]) -> Iterator[Chunk]:
     """Yield the chunks that spans stand for: first attempts, as all in a block are."""
-    for first, nodes, start, stop in spans:
-        for node in range(first, first + nodes):
-            yield Chunk(node, start, stop)
+    return (Chunk(node, span.start, span.stop) for span in spans for node in span.node_ids)

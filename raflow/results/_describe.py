@@ -13,10 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from raflow.model import PREVIEW_LIMIT
 from raflow.results import _tables
-
-PREVIEW_LIMIT: Final = 240
-"""Longest preview, in characters."""
 
 _PLAIN: Final = frozenset({bool, int, float, str, bytes})
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})

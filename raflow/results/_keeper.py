@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
+
+import orjson
 
 from raflow import errors
-from raflow.model import ResultInfo, ResultPolicy, Serializer, TaskRunKey
+from raflow.model import (
+    ResultInfo,
+    ResultPolicy,
+    Serializer,
+    TaskRunKey,
+    describe_plain,
+)
 from raflow.results import _serialize, _storage
 from raflow.results._describe import Description, describe
 
@@ -18,6 +28,10 @@ INLINE_LIMIT: Final = 64 * 1024
 _SHRINKS_BY: Final = 16
 """A list of small numbers takes this many times its JSON in memory."""
 _SLACK: Final = 4096
+_JSON_OF_NUMBER: Final = 32
+"""No number of 64 bits takes so many bytes."""
+_JSON_OF_CHARACTER: Final = 6
+"""A character takes at most so many, as `\\u001b` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +82,44 @@ class Keeper:
         url = _storage.write(self._storage(policy), name, data)
         return _info(about, serializer=serializer.value, url=url, digest=digest)
 
+    def keep_plain(self, values: Sequence[object], policy: ResultPolicy) -> bytes | None:
+        """Keep values of `model.PLAIN_TYPES` together: what `keep` says of each can be derived.
+
+        Args:
+            values: Values of these types only; None where another call has no such value.
+            policy: As for `keep`.
+
+        Returns:
+            A JSON array; None if they must be kept one by one: the policy says so, or JSON would
+            change one of them, or one is too large to be kept inline.
+        """
+        if policy.persist is False or policy.serializer not in _JSON_OR_AUTO:
+            return None
+        kinds = set(map(type, values))
+        if float in kinds:
+            floats = values if len(kinds) == 1 else [v for v in values if type(v) is float]
+            if not all(map(math.isfinite, cast("Sequence[float]", floats))):
+                return None
+        try:
+            data = orjson.dumps(values if type(values) is list else list(values))
+        except TypeError:  # whole numbers of more than 64 bits, halves of surrogate pairs
+            return None
+        fits = len(data) <= self.inline_limit or self._fit_inline(values)
+        return data if fits else None
+
+    def _fit_inline(self, values: Sequence[object]) -> bool:
+        """Whether the JSON of each of these plain values is small enough."""
+        if self.inline_limit < _JSON_OF_NUMBER:
+            return False
+        surely = self.inline_limit // _JSON_OF_CHARACTER - 1
+        long = [v for v in values if type(v) is str and len(v) > surely]
+        return all(len(orjson.dumps(value)) <= self.inline_limit for value in long)
+
     def _serialize(
         self, value: object, policy: ResultPolicy, about: Description
     ) -> tuple[Serializer, bytes] | None:
         limit = None if policy.persist else self.inline_limit
-        if limit is not None and _clearly_above(limit, about):
+        if limit is not None and _clearly_above(limit, value, about):
             return None
         automatic = policy.serializer is Serializer.AUTO
         ways = _serialize.serializers_for(value) if automatic else (policy.serializer,)
@@ -123,7 +170,9 @@ def read_result(info: ResultInfo, *, signing_key: bytes) -> object:
     return _serialize.load(data, info.serializer, key=signing_key, what=what)
 
 
-def _clearly_above(limit: int, about: Description) -> bool:
+def _clearly_above(limit: int, value: object, about: Description) -> bool:
+    if type(value) is str:
+        return len(value) > limit
     factor = 1 if about.solid else _SHRINKS_BY
     return about.size > limit * factor + _SLACK
 
@@ -167,13 +216,7 @@ def _known(value: object, policy: ResultPolicy) -> ResultInfo | None:
 def _keep_json(value: int | None) -> ResultInfo | None:
     if not _serialize.is_json(value):
         return None
-    data = _serialize.dump(value, Serializer.JSON, key=b"")
-    return _info(
-        describe(value),
-        serializer=Serializer.JSON.value,
-        inline=data,
-        digest=hashlib.sha256(data).hexdigest(),
-    )
+    return describe_plain(value)
 
 
 _JSON_OR_AUTO: Final = frozenset({Serializer.AUTO, Serializer.JSON})
