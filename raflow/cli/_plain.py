@@ -19,10 +19,13 @@ from raflow.model import (
     StateName,
     StateType,
     TaskRun,
+    TaskRunBlock,
 )
 from raflow.runtime import Observer
 
 _STEPS: Final = 10
+_MOST_LINES: Final = 20
+"""How many single calls that ended together get a line each."""
 _SILENT: Final = frozenset({StateType.PENDING, StateType.RUNNING})
 
 
@@ -42,15 +45,33 @@ class PlainProgress(Observer):
 
     def node_added(self, flow_run_id: str, node: GraphNode) -> None:
         """See `Observer`."""
-        if node.kind is NodeKind.MAP:
-            self._nodes[flow_run_id, node.id] = node
+        self._nodes[flow_run_id, node.id] = node
+
+    def task_runs_completed(self, block: TaskRunBlock) -> None:
+        """See `Observer`."""
+        position = singles = 0
+        for chunk in block.chunks:
+            node = self._nodes[block.flow_run_id, chunk.node]
+            started_at, ended_at = block.started_at[position], block.ended_at[position]
+            position += chunk.size
+            state = State(name=StateName.COMPLETED, at=block.ended_at[position - 1])
+            if node.kind is NodeKind.MAP:
+                self._count_items(block.flow_run_id, node, state, chunk.size)
+                continue
+            singles += 1
+            if singles <= _MOST_LINES:
+                self._say(state, node.label or node.key, _format.duration(ended_at - started_at))
+        if singles > _MOST_LINES:
+            self._say(state, _format.count(singles - _MOST_LINES, "more task run"), "")
 
     def task_run_changed(self, run: TaskRun) -> None:
         """See `Observer`."""
         state = run.state
         node = self._nodes.get((run.flow_run_id, run.key.node))
+        if node is not None and node.kind is not NodeKind.MAP:
+            node = None
         if node is not None and state.is_final:
-            self._count_item(run.flow_run_id, node, state)
+            self._count_items(run.flow_run_id, node, state, 1)
         worth = state.name not in {StateName.COMPLETED, StateName.SKIPPED} if node else True
         if worth and state.type not in _SILENT:
             took = _format.duration(_took(run)) if state.is_final else ""
@@ -66,11 +87,13 @@ class PlainProgress(Observer):
         for line in lines:
             self._console.print(log_text(line, label), soft_wrap=True)
 
-    def _count_item(self, flow_run_id: str, node: GraphNode, state: State) -> None:
-        done = self._done[flow_run_id, node.id] = self._done.get((flow_run_id, node.id), 0) + 1
+    def _count_items(self, flow_run_id: str, node: GraphNode, state: State, number: int) -> None:
+        before = self._done.get((flow_run_id, node.id), 0)
+        done = self._done[flow_run_id, node.id] = before + number
         total = node.length or 0
-        if done == total or done * _STEPS // max(total, 1) != (done - 1) * _STEPS // max(total, 1):
-            self._say(state, node.key, f"{done:,}/{total:,}", name=f"{done / max(total, 1):.0%}")
+        step = max(total, 1)
+        if done == total or done * _STEPS // step != before * _STEPS // step:
+            self._say(state, node.key, f"{done:,}/{total:,}", name=f"{done / step:.0%}")
 
     def _say(self, state: State, what: str, more: str, *, name: str = "") -> None:
         badge = _console.badge(state.type)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from raflow.model import (
+    Chunk,
     FlowRun,
     GraphNode,
     NodeKind,
     StateName,
     StateType,
     TaskRun,
+    TaskRunBlock,
     TaskRunKey,
 )
 from raflow.runtime import Observer
@@ -36,8 +38,8 @@ class Row:
     """Calls there will be; None while the length of a map is not known."""
     counts: Counter[StateType] = field(default_factory=Counter)
     """Task runs by the type of their state."""
-    submitted: int = 0
-    """Of those that are PENDING: handed to the backend. Short tasks are never seen RUNNING."""
+    sent: int = 0
+    """Task runs handed to the backend so far; those that it gave back count again."""
     retries: int = 0
     """Attempts that failed and were, or will be, tried again."""
     waits: tuple[TaskRunKey, str] | None = None
@@ -49,6 +51,11 @@ class Row:
     def done(self) -> int:
         """Task runs in a final state."""
         return sum(number for kind, number in self.counts.items() if kind.is_final)
+
+    @property
+    def submitted(self) -> int:
+        """Of those that are PENDING: handed to the backend. Short tasks are never seen RUNNING."""
+        return max(0, min(self.sent - self.done, self.counts[StateType.PENDING]))
 
     @property
     def is_done(self) -> bool:
@@ -121,23 +128,44 @@ class Progress(Observer):
             if (flow_run_id, node.id) not in self._lengths and row.expected != 0:
                 row.label = name
             self._lengths[flow_run_id, node.id] = length
+            row.counts[StateType.PENDING] += (length or 0) - (before or 0)
             self._row_of[flow_run_id, node.id] = key
             if length is None:
                 row.expected = None
             else:
                 row.expected = (row.expected or 0) + length - (before or 0)
 
+    def task_runs_submitted(self, flow_run_id: str, chunks: Sequence[Chunk]) -> None:
+        """See `Observer`."""
+        with self.lock:
+            for chunk in chunks:
+                row = self._row(flow_run_id, chunk.node)
+                if row is not None:
+                    row.sent += chunk.size
+
+    def task_runs_completed(self, block: TaskRunBlock) -> None:
+        """See `Observer`."""
+        position = 0
+        with self.lock:
+            for chunk in block.chunks:
+                row = self._row(block.flow_run_id, chunk.node)
+                if row is not None:
+                    row.counts[StateType.PENDING] -= chunk.size
+                    row.counts[StateType.COMPLETED] += chunk.size
+                    last = position + chunk.size - 1
+                    _widen(row, block.started_at[position], block.ended_at[last])
+                position += chunk.size
+
     def task_run_changed(self, run: TaskRun) -> None:
         """See `Observer`."""
         with self.lock:
-            row = self._rows.get(self._row_of.get((run.flow_run_id, run.key.node), ("", "")))
+            row = self._row(run.flow_run_id, run.key.node)
             if row is None:
                 return
             key = (run.flow_run_id, run.key)
-            before = self._unfinished.pop(key, None)
-            if before is not None:
-                _count(row, before, -1)
-            _count(row, run.state.name, 1)
+            before = self._unfinished.pop(key, StateName.PENDING)
+            row.counts[before.type] -= 1
+            row.counts[run.state.type] += 1
             if not run.state.is_final:
                 self._unfinished[key] = run.state.name
             _take(row, run)
@@ -147,6 +175,9 @@ class Progress(Observer):
         with self.lock:
             root = self.flow_run.id if self.flow_run else ""
             return list(self._walk(root))
+
+    def _row(self, flow_run_id: str, node: int) -> Row | None:
+        return self._rows.get(self._row_of.get((flow_run_id, node), ("", "")))
 
     def _walk(self, flow_run_id: str) -> Iterator[Row]:
         for key, row in self._rows.items():
@@ -161,17 +192,15 @@ class Progress(Observer):
         return self._row_of.get((run.parent_id, run.parent_node))
 
 
-def _count(row: Row, name: StateName, step: int) -> None:
-    row.counts[name.type] += step
-    if name is StateName.SUBMITTED:
-        row.submitted += step
+def _widen(row: Row, started_at: float | None, ended_at: float | None) -> None:
+    if started_at is not None:
+        row.started_at = min(row.started_at or started_at, started_at)
+    if ended_at is not None:
+        row.ended_at = max(row.ended_at or ended_at, ended_at)
 
 
 def _take(row: Row, run: TaskRun) -> None:
-    if run.started_at is not None:
-        row.started_at = min(row.started_at or run.started_at, run.started_at)
-    if run.ended_at is not None:
-        row.ended_at = max(row.ended_at or run.ended_at, run.ended_at)
+    _widen(row, run.started_at, run.ended_at)
     if run.state.name is StateName.AWAITING_RETRY:
         row.retries += 1
     if run.state.reason:

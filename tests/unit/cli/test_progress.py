@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from array import array
 from dataclasses import replace
 
 import pytest
@@ -13,14 +14,17 @@ from raflow.cli._live import LiveProgress, StateBar, draw_rows
 from raflow.cli._plain import PlainProgress
 from raflow.cli._progress import Progress, Row
 from raflow.model import (
+    Chunk,
     FlowRun,
     GraphNode,
     LogLine,
     NodeKind,
+    Place,
     State,
     StateName,
     StateType,
     TaskRun,
+    TaskRunBlock,
     TaskRunKey,
 )
 from raflow.runtime import Observer
@@ -61,6 +65,20 @@ def task_run(
     )
 
 
+def block(*chunks: Chunk) -> TaskRunBlock:
+    size = sum(chunk.size for chunk in chunks)
+    return TaskRunBlock(
+        flow_run_id="r1",
+        number=0,
+        chunks=chunks,
+        submitted_at=T0,
+        started_at=array("d", [T0] * size),
+        ended_at=array("d", [T0 + 1] * size),
+        cpu_seconds=array("d", [0.0] * size),
+        place=Place(1, "here", "n"),
+    )
+
+
 def tell(observer: Observer, *runs: TaskRun) -> None:
     for run in runs:
         observer.task_run_changed(run)
@@ -78,8 +96,13 @@ def progress() -> Progress:
 class TestProgress:
     def test_a_run_moves_from_state_to_state(self, progress: Progress) -> None:
         seen = []
-        for name in ("PENDING", "SUBMITTED", "RUNNING", "COMPLETED"):
-            tell(progress, task_run(READ, StateName[name]))
+        for happens in (
+            lambda: None,
+            lambda: progress.task_runs_submitted("r1", [Chunk(READ.id)]),
+            lambda: tell(progress, task_run(READ, StateName.RUNNING)),
+            lambda: tell(progress, task_run(READ, StateName.COMPLETED)),
+        ):
+            happens()
             row = progress.rows()[0]
             seen.append((row.state, row.counts.total(), row.submitted, row.is_done))
         assert seen == [
@@ -89,9 +112,23 @@ class TestProgress:
             (StateType.COMPLETED, 1, 0, True),
         ]
 
+    def test_what_completes_together_is_counted_together(self, progress: Progress) -> None:
+        progress.node_added("r1", CLEAN._replace(length=1000))
+        progress.task_runs_submitted("r1", [Chunk(READ.id), Chunk(CLEAN.id, 0, 600)])
+        progress.task_runs_completed(block(Chunk(READ.id), Chunk(CLEAN.id, 0, 500)))
+        read, clean = progress.rows()
+        assert read.is_done
+        assert (clean.done, clean.submitted, clean.counts[StateType.PENDING]) == (500, 100, 500)
+        assert (clean.started_at, clean.ended_at) == (T0, T0 + 1)
+
+    def test_what_is_handed_back_and_sent_again_counts_once(self, progress: Progress) -> None:
+        for _ in range(3):
+            progress.task_runs_submitted("r1", [Chunk(READ.id)])
+        assert progress.rows()[0].submitted == 1
+
     def test_the_length_of_a_map_may_come_later(self, progress: Progress) -> None:
         assert progress.rows()[1].expected is None
-        progress.node_added("r1", replace(CLEAN, length=3))
+        progress.node_added("r1", CLEAN._replace(length=3))
         assert progress.rows()[1].expected == 3
         for item in range(3):
             assert not progress.rows()[1].is_done
@@ -100,7 +137,7 @@ class TestProgress:
 
     def test_single_calls_of_one_task_share_a_row(self, progress: Progress) -> None:
         assert progress.rows()[0].label == "read-0"
-        again = replace(READ, id=7, key="read-1")
+        again = READ._replace(id=7, key="read-1")
         progress.node_added("r1", again)
         tell(progress, task_run(READ, StateName.COMPLETED), task_run(again, StateName.RUNNING))
         row = progress.rows()[0]
@@ -109,7 +146,7 @@ class TestProgress:
     def test_retries_are_counted_and_the_reason_goes_when_the_wait_is_over(
         self, progress: Progress
     ) -> None:
-        progress.node_added("r1", replace(CLEAN, length=2))
+        progress.node_added("r1", CLEAN._replace(length=2))
         tell(
             progress,
             task_run(CLEAN, StateName.AWAITING_RETRY, item=0, reason="retry 1 of 2"),
@@ -124,14 +161,14 @@ class TestProgress:
         assert progress.rows()[1].state is StateType.COMPLETED
 
     def test_the_worst_end_marks_the_row(self, progress: Progress) -> None:
-        progress.node_added("r1", replace(CLEAN, length=3))
+        progress.node_added("r1", CLEAN._replace(length=3))
         names = (StateName.COMPLETED, StateName.FAILED, StateName.SKIPPED)
         tell(progress, *(task_run(CLEAN, n, item=i) for i, n in enumerate(names)))
         assert progress.rows()[1].state is StateType.FAILED
 
     def test_the_tasks_of_a_subflow_stand_below_it(self, progress: Progress) -> None:
         progress.node_added("r1", CHILD)
-        last = replace(READ, id=3, key="last-0", name="last")
+        last = READ._replace(id=3, key="last-0", name="last")
         progress.node_added("r1", last)
         child = replace(RUN, id="r2", flow="sub", parent_id="r1", parent_node=2)
         progress.flow_run_changed(child)
@@ -142,11 +179,11 @@ class TestProgress:
         assert progress.flow_run == RUN
 
     def test_an_empty_map_is_done(self, progress: Progress) -> None:
-        progress.node_added("r1", replace(CLEAN, length=0))
+        progress.node_added("r1", CLEAN._replace(length=0))
         assert progress.rows()[1].is_done
 
     def test_what_finished_takes_no_memory(self, progress: Progress) -> None:
-        progress.node_added("r1", replace(CLEAN, length=1000))
+        progress.node_added("r1", CLEAN._replace(length=1000))
         for item in range(1000):
             tell(
                 progress,
@@ -232,7 +269,7 @@ class TestPlain:
         screen = console(100)
         plain = PlainProgress(screen)
         plain.flow_run_changed(RUN)
-        plain.node_added("r1", replace(CLEAN, length=100))
+        plain.node_added("r1", CLEAN._replace(length=100))
         for item in range(100):
             tell(plain, task_run(CLEAN, StateName.RUNNING, item=item))
             failed = item == 33
@@ -245,6 +282,30 @@ class TestPlain:
         assert [line.split()[2:] for line in lines if "bad row" in line] == [
             ["Failed", "clean-0[33]", "bad", "row"]
         ]
+
+    def test_a_map_that_completes_in_blocks_gets_a_line_for_each_block_at_most(self) -> None:
+        screen = console(100)
+        plain = PlainProgress(screen)
+        plain.node_added("r1", CLEAN._replace(length=100))
+        for start in range(0, 100, 25):
+            plain.task_runs_completed(block(Chunk(CLEAN.id, start, start + 25)))
+        assert [line.split()[2] for line in drawn(screen).splitlines()] == [
+            "25%",
+            "50%",
+            "75%",
+            "100%",
+        ]
+
+    def test_very_many_single_calls_get_one_line_together(self) -> None:
+        screen = console(100)
+        plain = PlainProgress(screen)
+        for node in range(100):
+            plain.node_added("r1", READ._replace(id=node, key=f"read-{node}"))
+        plain.task_runs_completed(block(*(Chunk(node) for node in range(100))))
+        lines = drawn(screen).splitlines()
+        assert lines[0].split()[2:] == ["Completed", "read-0", "1.0", "s"]
+        assert lines[20].split()[2:] == ["Completed", "80", "more", "task", "runs"]
+        assert len(lines) == 21
 
     def test_a_single_call_says_how_long_it_took(self) -> None:
         screen = console(100)
