@@ -6,11 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from raflow import errors
-from raflow.define._futures import AllowFailure, MapFuture, TaskFuture
-from raflow.define._lift import Lifter
-from raflow.define._requests import CallRequest, FlowContext, active_flow, active_task
+from raflow.define._futures import AllowFailure, BaseFuture, MapFuture, TaskFuture
+from raflow.define._lift import Lifter, may_hold
+from raflow.define._requests import (
+    CallRequest,
+    Dependency,
+    FlowContext,
+    active_flow,
+    active_task,
+)
 from raflow.define._where import user_line
-from raflow.model import EdgeKind, NodeKind, TaskOptions
+from raflow.model import EdgeKind, TaskOptions
 
 if TYPE_CHECKING:
     from raflow.define._definition import Definition
@@ -52,7 +58,6 @@ def needed_context(owner: str, method: str, instead: str) -> FlowContext:
 def single_call(
     context: FlowContext,
     target: Definition,
-    kind: NodeKind,
     options: TaskOptions,
     arguments: Mapping[str, Any],
     *,
@@ -60,27 +65,35 @@ def single_call(
     run_if: Condition = None,
 ) -> TaskFuture[Any]:
     """Make one call of a task or a subflow."""
-    lifter = Lifter(context, target.owner)
-    lifted = {
-        name: {key: lifter.lift(inner, key) for key, inner in value.items()}
-        if name == target.form.options
-        else lifter.lift(value, name)
-        for name, value in arguments.items()
-    }
-    runnable = add_conditions(lifter, target.owner, wait_for, run_if)
-    line = user_line()
+    line = user_line(2)
+    dependencies: tuple[Dependency, ...] = ()
+    runnable = True
+    if wait_for is not None or run_if is not None or may_hold(arguments.values()):
+        lifter = Lifter(context, target.owner)
+        arguments = _lifted(lifter, target, arguments)
+        runnable = add_conditions(lifter, target.owner, wait_for, run_if)
+        dependencies = lifter.dependencies
     node, key = context.call(
         CallRequest(
-            kind=kind,
-            target=target,  # type: ignore[arg-type]  # a Task or a Flow
-            options=options,
-            arguments=lifted,
-            dependencies=lifter.dependencies,
+            target.node_kind,
+            target,
+            options,
+            arguments,
+            dependencies,
             runnable=runnable,
             line=line,
         )
     )
     return TaskFuture(context, node, key, target.name, line)
+
+
+def _lifted(lifter: Lifter, target: Definition, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {key: lifter.lift(inner, key) for key, inner in value.items()}
+        if name == target.form.options
+        else lifter.lift(value, name)
+        for name, value in arguments.items()
+    }
 
 
 def add_conditions(lifter: Lifter, owner: str, wait_for: Awaited, run_if: Condition) -> bool:
@@ -90,7 +103,7 @@ def add_conditions(lifter: Lifter, owner: str, wait_for: Awaited, run_if: Condit
         DefinitionError: One of them is something else than futures.
     """
     _wait_for(lifter, owner, wait_for, allow_failure=False)
-    if isinstance(run_if, TaskFuture | MapFuture):
+    if isinstance(run_if, BaseFuture):
         lifter.depend(run_if, EdgeKind.CONDITION, "run_if")
         return True
     if callable(run_if):
@@ -104,7 +117,7 @@ def add_conditions(lifter: Lifter, owner: str, wait_for: Awaited, run_if: Condit
 def _wait_for(lifter: Lifter, owner: str, awaited: Any, *, allow_failure: bool) -> None:
     if awaited is None:
         return
-    if isinstance(awaited, TaskFuture | MapFuture):
+    if isinstance(awaited, BaseFuture):
         lifter.depend(awaited, EdgeKind.ORDER, allow_failure=allow_failure)
     elif isinstance(awaited, AllowFailure):
         _wait_for(lifter, owner, awaited.value, allow_failure=True)

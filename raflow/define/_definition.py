@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from raflow import errors
 from raflow.define._call_form import CallForm
 from raflow.define._keywords import Hook
+from raflow.model import NodeKind
 
 RESERVED = ("wait_for", "run_if")
 """Keywords of `submit` and `map`, which no parameter may be named after."""
@@ -21,6 +22,8 @@ class Definition:
 
     kind: ClassVar[str]
     """`task` or `flow`, for errors."""
+    node_kind: ClassVar[NodeKind]
+    """What a call of it is in the graph."""
 
     fn: Callable[..., Any]
     """The plain function."""
@@ -71,12 +74,10 @@ class Definition:
         Raises:
             TypeError: The call does not fit the signature.
         """
-        if self._simple is not None and len(args) <= len(self._simple.names):
-            arguments = dict(zip(self._simple.names, args, strict=False))
-            if arguments.keys().isdisjoint(kwargs):
-                arguments.update(kwargs)
-                if self._simple.required <= arguments.keys() <= self._simple.all:
-                    return arguments
+        if self._simple is not None:
+            arguments = self._simple.bind(args, kwargs)
+            if arguments is not None:
+                return arguments
         try:
             return dict(self.signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
@@ -141,13 +142,28 @@ class _Bare(str):
 class _Simple:
     """The signature of a function all of whose parameters are plain names."""
 
-    __slots__ = ("all", "names", "required")
+    __slots__ = ("_all", "_complete", "_names", "_required")
 
     def __init__(self, parameters: list[Parameter]) -> None:
         by_position = [p for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
-        self.names = tuple(p.name for p in by_position)
-        self.all = frozenset(p.name for p in parameters)
-        self.required = frozenset(p.name for p in parameters if p.default is Parameter.empty)
+        self._names = tuple(p.name for p in by_position)
+        self._all = frozenset(p.name for p in parameters)
+        self._required = frozenset(p.name for p in parameters if p.default is Parameter.empty)
+        self._complete = self._required <= set(self._names)
+        """Whether arguments by position are enough."""
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the arguments by name; None if they do not fit."""
+        if len(args) > len(self._names):
+            return None
+        arguments = dict(zip(self._names, args))  # noqa: B905 - saying `strict` takes as long again
+        if not kwargs and self._complete and len(args) == len(self._names):
+            return arguments
+        arguments.update(kwargs)
+        given_twice = len(arguments) < len(args) + len(kwargs)
+        if given_twice or not self._required <= arguments.keys() <= self._all:
+            return None
+        return arguments
 
 
 def _simple_names(signature: inspect.Signature) -> _Simple | None:

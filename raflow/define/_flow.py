@@ -56,6 +56,7 @@ class Flow(Definition, Generic[P, R]):
     """
 
     kind: ClassVar[str] = "flow"
+    node_kind: ClassVar[NodeKind] = NodeKind.SUBFLOW
 
     options: FlowOptions
     """How its runs behave."""
@@ -85,7 +86,7 @@ class Flow(Definition, Generic[P, R]):
         context = flow_context()
         if context is not None:
             arguments = self._parameters.bind(args, kwargs)
-            return single_call(context, self, NodeKind.SUBFLOW, PLAIN_OPTIONS, arguments)
+            return single_call(context, self, PLAIN_OPTIONS, arguments)
         if active_task.get() is not None:
             raise errors.DefinitionError(
                 f"Flow {self.name!r} was called inside a running task at {user_line()}, where no "
@@ -138,7 +139,6 @@ class Flow(Definition, Generic[P, R]):
         return single_call(
             context,
             self,
-            NodeKind.SUBFLOW,
             PLAIN_OPTIONS,
             arguments,
             wait_for=wait_for,

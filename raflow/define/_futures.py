@@ -23,12 +23,14 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
-class _Future(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
+class BaseFuture(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
     """What both kinds of future have in common."""
 
-    __slots__ = ("_context", "_item", "_key", "_line", "_name", "_node")
+    __slots__ = ("_context", "_item", "_key", "_line", "_map", "_name", "_node")
 
     _item: int | None
+    _map: MapFuture[Any] | None
+    """For the future of an item: keeps the future of the map alive, which tells of its end."""
 
     def __init__(
         self,
@@ -38,6 +40,8 @@ class _Future(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
         name: str,
         line: str,
         item: int | None = None,
+        *,
+        of: MapFuture[Any] | None = None,
     ) -> None:
         self._context = context
         self._node = node
@@ -45,6 +49,7 @@ class _Future(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
         self._name = name
         self._line = line
         self._item = item
+        self._map = of
 
     @property
     def key(self) -> str:
@@ -66,11 +71,18 @@ class _Future(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
         """Return whether the run (of a map: every item) is over, without waiting."""
         return self.wait(timeout=0)
 
+    def __del__(self) -> None:
+        if self._map is None:
+            try:  # noqa: SIM105 - a `with` would take longer than all the rest
+                self._context.drop(self._node)
+            except Exception:  # noqa: S110 - Python could only print it, and nothing is lost
+                pass
+
     def __hash__(self) -> int:
         return hash((self._node, self._item))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Future):
+        if not isinstance(other, BaseFuture):
             self._refuse("in a comparison")
         mine = (self._node, self._item)
         return self._context is other._context and mine == (other._node, other._item)
@@ -92,7 +104,7 @@ class _Future(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
         return f"<{type(self).__name__} {self.key}>"
 
 
-class TaskFuture(_Future, Generic[R_co]):
+class TaskFuture(BaseFuture, Generic[R_co]):
     """The coming value of one task call.
 
     Pass it to other tasks, at any depth inside lists, tuples, dicts, sets, dataclasses and pydantic
@@ -143,7 +155,7 @@ class TaskFuture(_Future, Generic[R_co]):
         return self._context.result_async(self._node, self._item).__await__()
 
 
-class MapFuture(_Future, Generic[R_co]):
+class MapFuture(BaseFuture, Generic[R_co]):
     """The coming values of a mapped call, one per item.
 
     Pass it whole to a task, which gets the list of values; map over it, and each item follows its
@@ -170,7 +182,10 @@ class MapFuture(_Future, Generic[R_co]):
 
     @property
     def known_length(self) -> int | None:
-        """Number of items, or None as long as it depends on a value to come."""
+        """Number of items; None if it depends on values to come, or on an iterator to end.
+
+        `len` waits for it.
+        """
         return self._length
 
     @property
@@ -226,7 +241,9 @@ class MapFuture(_Future, Generic[R_co]):
             ) from None
 
     def _at(self, item: int) -> TaskFuture[R_co]:
-        return TaskFuture(self._context, self._node, self._key, self._name, self._line, item)
+        return TaskFuture(
+            self._context, self._node, self._key, self._name, self._line, item, of=self
+        )
 
 
 refuse_uses(TaskFuture, container=True)

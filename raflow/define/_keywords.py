@@ -53,6 +53,13 @@ class TaskKeywords(TypedDict, total=False):
     """Which outcomes of its inputs let the task run. Default: `all_success`."""
     run_if: Callable[..., bool] | None
     """A function of some of the task's parameters; false ends the run as SKIPPED."""
+    batch: bool | None
+    """Whether its calls may share a Ray task with others, one after the other. False: each is a Ray
+    task of its own, for example because it does what must not be done again, not even when a
+    neighbour kills the process. Default: True."""
+    concurrency_per_worker: int | None
+    """How many calls of an async task overlap on the event loop of one worker process; good for
+    waiting on the network. Default: 1."""
     on_running: Sequence[Hook] | None
     """Called when an attempt starts."""
     on_completion: Sequence[Hook] | None
@@ -169,6 +176,10 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _is_functions(value: object) -> bool:
     return isinstance(value, Sequence) and all(callable(item) for item in value)
 
@@ -207,6 +218,8 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "retry_condition_fn": _FUNCTION,
     "run_if": _FUNCTION,
     "timeout_seconds": _SECONDS,
+    "batch": _BOOL,
+    "concurrency_per_worker": _Rule(_is_count, "a number of calls, 1 or more"),
     "persist_result": _BOOL,
     "log_prints": _BOOL,
     "validate_parameters": _BOOL,

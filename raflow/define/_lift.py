@@ -6,23 +6,27 @@ import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from raflow import errors
-from raflow.define._futures import AllowFailure, MapFuture, TaskFuture, Unmapped
+from raflow.define._futures import AllowFailure, BaseFuture, Unmapped
 from raflow.define._misuse import NotAValue
 from raflow.define._requests import Dependency, FlowContext, Hole
-from raflow.model import EdgeKind
+from raflow.model import PLAIN_TYPES, EdgeKind
 
 _Change = Callable[[Any], Any]
 
 _STAND_INS: Final = (NotAValue, AllowFailure, Unmapped)
 _KEEP: Final = object()
+_PLAIN: Final = PLAIN_TYPES | {bytes}
+"""What most arguments are, and nothing can be inside of."""
 
 
 class Lifter:
     """Takes the futures out of the arguments of one call and lists what the call depends on."""
+
+    __slots__ = ("_context", "_edges", "_owner")
 
     def __init__(self, context: FlowContext, owner: str) -> None:
         """Begin a call.
@@ -53,19 +57,21 @@ class Lifter:
         Raises:
             DefinitionError: A future belongs to another flow run.
         """
+        if isinstance(value, BaseFuture):
+            return self.depend(value, EdgeKind.DATA, parameter, target_item=target_item)
         if not _holds(value, _STAND_INS):
             return value
         return self._lift(value, parameter, target_item, allow_failure=False)
 
-    def lift_each(self, values: list[Any], parameter: str) -> list[Any]:
+    def lift_each(self, values: Sequence[Any], parameter: str) -> Sequence[Any]:
         """Lift the items of a map, in order."""
-        if not _may_hold(values):
+        if not may_hold(values):
             return values
         return [self.lift(value, parameter, target_item=i) for i, value in enumerate(values)]
 
     def depend(
         self,
-        future: TaskFuture[Any] | MapFuture[Any],
+        future: BaseFuture,
         kind: EdgeKind,
         parameter: str = "",
         *,
@@ -79,21 +85,14 @@ class Lifter:
                 "run. A future is known only in the flow that made the call; return its value "
                 "from there instead."
             )
-        edge = Dependency(
-            source=future._node,
-            kind=kind,
-            parameter=parameter,
-            source_item=future._item,
-            target_item=target_item,
-            allow_failure=allow_failure,
-        )
+        edge = Dependency(future._node, kind, parameter, future._item, target_item, allow_failure)
         return Hole(self._edges.setdefault(edge, len(self._edges)))
 
     def _lift(
         self, value: Any, parameter: str, target_item: int | None, *, allow_failure: bool
     ) -> Any:
         def replaced(inner: Any) -> Any:
-            if isinstance(inner, TaskFuture | MapFuture):
+            if isinstance(inner, BaseFuture):
                 return self.depend(
                     inner,
                     EdgeKind.DATA,
@@ -141,7 +140,7 @@ def _holds(value: Any, kinds: tuple[type, ...]) -> bool:
         return True
     inside = _inside(value)
     try:
-        return _may_hold(inside) and any(_holds(inner, kinds) for inner in inside)
+        return may_hold(inside) and any(_holds(inner, kinds) for inner in inside)
     except RecursionError:  # a container that holds itself: `_mended` copes with it
         return True
 
@@ -212,13 +211,19 @@ def _is_leaf(cls: type) -> bool:
     return not (is_model or dataclasses.is_dataclass(cls))
 
 
-def _may_hold(values: Iterable[Any]) -> bool:
-    """Return whether something can be inside one of the values; fast for millions of them."""
+def may_hold(values: Iterable[Any]) -> bool:
+    """Return whether a future can be one of the values, or inside one; fast for millions of them.
+
+    Args:
+        values: Something that can be gone through twice.
+    """
+    if _PLAIN.issuperset(map(type, values)):
+        return False
     return not all(map(_is_leaf, set(map(type, values))))
 
 
 def _rebuilt_list(value: list[Any], change: _Change) -> list[Any]:
-    if not _may_hold(value):
+    if not may_hold(value):
         return value
     new = [change(item) for item in value]
     if all(a is b for a, b in zip(new, value, strict=True)):
@@ -231,7 +236,7 @@ def _rebuilt_list(value: list[Any], change: _Change) -> list[Any]:
 
 
 def _rebuilt_dict(value: dict[Any, Any], change: _Change) -> dict[Any, Any]:
-    if not _may_hold(value.values()):
+    if not may_hold(value.values()):
         return value
     new = {key: change(item) for key, item in value.items()}
     if all(new[key] is item for key, item in value.items()):
@@ -244,7 +249,7 @@ def _rebuilt_dict(value: dict[Any, Any], change: _Change) -> dict[Any, Any]:
 
 
 def _rebuilt_tuple(value: tuple[Any, ...], change: _Change) -> tuple[Any, ...]:
-    if not _may_hold(value):
+    if not may_hold(value):
         return value
     new = [change(item) for item in value]
     if all(a is b for a, b in zip(new, value, strict=True)):
@@ -253,7 +258,7 @@ def _rebuilt_tuple(value: tuple[Any, ...], change: _Change) -> tuple[Any, ...]:
 
 
 def _rebuilt_set(value: Set[Any], change: _Change) -> Set[Any]:
-    if not _may_hold(value):
+    if not may_hold(value):
         return value
     old = list(value)
     new = [change(item) for item in old]

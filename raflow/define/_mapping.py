@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raflow import errors
 from raflow.define._calls import Awaited, Condition, add_conditions
-from raflow.define._futures import AllowFailure, MapFuture, TaskFuture, Unmapped
-from raflow.define._lift import Lifter
-from raflow.define._requests import CallRequest, FlowContext
+from raflow.define._futures import AllowFailure, BaseFuture, MapFuture, TaskFuture, Unmapped
+from raflow.define._items import Cell, Group, ItemStream, by_parameter, mismatch
+from raflow.define._lift import Lifter, may_hold
+from raflow.define._requests import CallRequest, Columns, Dependency, FlowContext, Stream
 from raflow.define._where import user_line
 from raflow.model import EdgeKind, NodeKind, TaskOptions
 
@@ -36,50 +38,24 @@ def mapped_call(
     inputs = _Inputs(Lifter(context, target.owner), target)
     for name, value in arguments.items():
         inputs.add(name, value)
-    length = inputs.length()
+    items = inputs.items(context)
     runnable = add_conditions(inputs.lifter, target.owner, wait_for, run_if)
-    line = user_line()
+    line = user_line(2)
     node, key = context.call(
         CallRequest(
             kind=NodeKind.MAP,
-            target=target,  # type: ignore[arg-type]  # a Task
+            target=target,
             options=options,
             arguments=inputs.shared,
             dependencies=inputs.lifter.dependencies,
-            items=None if length is None else Rows(inputs.columns, length),
+            items=items,
             item_arguments=inputs.holes,
             runnable=runnable,
             line=line,
         )
     )
+    length = len(items) if isinstance(items, Columns) else None
     return MapFuture(context, node, key, target.name, line, length)
-
-
-class Rows(Sequence[Mapping[str, Any]]):
-    """The items of a map as dicts that are made when they are asked for."""
-
-    __slots__ = ("_columns", "_length")
-
-    def __init__(self, columns: Mapping[str, Sequence[Any]], length: int) -> None:
-        """Take equally long columns, by parameter name."""
-        self._columns = columns
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Rows: ...
-
-    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Rows:
-        positions = range(self._length)[index]
-        if isinstance(positions, range):
-            columns = {name: column[index] for name, column in self._columns.items()}
-            return Rows(columns, len(positions))
-        return {name: column[positions] for name, column in self._columns.items()}
 
 
 class _Inputs:
@@ -88,102 +64,122 @@ class _Inputs:
     def __init__(self, lifter: Lifter, target: Definition) -> None:
         self.lifter = lifter
         self.shared: dict[str, Any] = {}
-        self.columns: dict[str, Sequence[Any]] = {}
         self.holes: dict[str, Any] = {}
         self._target = target
+        self._columns: dict[str, Sequence[Any]] = {}
+        self._iterators: dict[str, _Given] = {}
+        self._groups: dict[str, Group] = {}
         self._lengths: dict[str, int] = {}
 
     def add(self, name: str, value: Any) -> None:
         kind = self._target.signature.parameters[name].kind
         if kind is Parameter.VAR_POSITIONAL:
-            keyed = {f"{name}[{i}]": inner for i, inner in enumerate(value)}
-            self._add_group(name, keyed, lambda cells: tuple(cells.values()))
+            cells = (self._cell(name, f"{name}[{i}]", inner) for i, inner in enumerate(value))
+            self._add_group(name, Group(tuple(cells), None))
         elif kind is Parameter.VAR_KEYWORD:
-            self._add_group(name, value, dict)
+            cells = (self._cell(name, f"{name}[{key!r}]", inner) for key, inner in value.items())
+            self._add_group(name, Group(tuple(cells), tuple(value)))
         else:
             self._add_one(name, value)
 
-    def length(self) -> int | None:
-        """Return the number of items; None if only values to come can tell.
+    def items(self, context: FlowContext) -> Columns | Stream | None:
+        """Return what the body gave for each item; None if only values to come can tell.
 
         Raises:
             DefinitionError: No argument has items.
             MappingLengthMismatchError: They have different numbers of items.
         """
-        if not self._lengths and not self.holes:
+        if not (self._columns or self._iterators or self.holes):
             raise errors.DefinitionError(
                 f"{self._target.owner}: `.map()` needs at least one argument with items, such as a "
                 f"list, a range or a future of a list, but got only values that all items share: "
                 f"{', '.join(self.shared) or 'none'}. Call the task itself to run it once."
             )
+        if any(map(_is_of_items, self.lifter.dependencies)):
+            for label, given in self._iterators.items():
+                self._add_column(label, given)
+            self._iterators.clear()
         if len(set(self._lengths.values())) > 1:
-            told = ", ".join(f"{name}: {length}" for name, length in self._lengths.items())
-            raise errors.MappingLengthMismatchError(
-                f"{self._target.owner}: the arguments of one map must be equally long, but their "
-                f"lengths are {told}. Wrap what every item should get whole in `unmapped(...)`.",
-                lengths=dict(self._lengths),
-            )
-        return next(iter(self._lengths.values()), None)
+            raise mismatch(self._target, self._lengths)
+        if self._iterators:
+            iterators = {label: iter(given.values) for label, given in self._iterators.items()}
+            return ItemStream(context, self._target, self._columns, iterators, self._groups)
+        length = next(iter(self._lengths.values()), None)
+        return None if length is None else by_parameter(self._columns, self._groups, length)
 
     def _add_one(self, name: str, value: Any) -> None:
         inner, allow_failure = _bare(value)
-        if isinstance(inner, TaskFuture | MapFuture):
+        if isinstance(inner, BaseFuture):
             self.holes[name] = self.lifter.depend(
                 inner, EdgeKind.ITEM, name, allow_failure=allow_failure
             )
             if isinstance(inner, MapFuture) and inner.known_length is not None:
                 self._lengths[name] = inner.known_length
         elif has_items(inner):
-            column = self._column(name, inner, allow_failure=allow_failure)
-            self.columns[name] = column
-            self._lengths[name] = len(column)
+            self._add_items(name, _Given(name, inner, allow_failure))
         else:
             self.shared[name] = self.lifter.lift(value, name)
 
-    def _column(self, name: str, values: Iterable[Any], *, allow_failure: bool) -> Sequence[Any]:
-        if isinstance(values, range):
-            return values
-        column = list(values)
-        if allow_failure:
-            column = [AllowFailure(value) for value in column]
-        return self.lifter.lift_each(column, name)
-
-    def _add_group(self, name: str, group: Mapping[str, Any], join: Any) -> None:
-        """Add what `*rest` or `**options` take: each of them may have items of its own."""
-        cells: dict[str, Any] = {}
-        for key, value in group.items():
-            inner, allow_failure = _bare(value)
-            if isinstance(inner, MapFuture):
-                inner = list(inner)
-            if isinstance(inner, TaskFuture):
-                raise errors.DefinitionError(
-                    f"{self._target.owner}: {key} cannot be mapped over a future of a list. Give "
-                    "it a parameter of its own in the task's signature."
-                )
-            if has_items(inner):
-                cells[key] = self._column(name, inner, allow_failure=allow_failure)
-                self._lengths[key] = len(cells[key])
-            else:
-                cells[key] = _Same(self.lifter.lift(value, name))
-        if any(not isinstance(cell, _Same) for cell in cells.values()):
-            length = self.length() or 0
-            self.columns[name] = [
-                join({key: cell[i] for key, cell in cells.items()}) for i in range(length)
-            ]
+    def _add_group(self, name: str, group: Group) -> None:
+        if group.is_shared:
+            self.shared[name] = group.shared()
         else:
-            self.shared[name] = join({key: cell[0] for key, cell in cells.items()})
+            self._groups[name] = group
+
+    def _cell(self, name: str, label: str, value: Any) -> Cell:
+        inner, allow_failure = _bare(value)
+        if isinstance(inner, MapFuture):
+            inner = list(inner)
+        if isinstance(inner, TaskFuture):
+            raise errors.DefinitionError(
+                f"{self._target.owner}: {label} cannot be mapped over a future of a list. Give "
+                "it a parameter of its own in the task's signature."
+            )
+        if not has_items(inner):
+            return Cell(value=self.lifter.lift(value, name))
+        self._add_items(label, _Given(name, inner, allow_failure))
+        return Cell(label)
+
+    def _add_items(self, label: str, given: _Given) -> None:
+        if isinstance(given.values, Sized):
+            self._add_column(label, given)
+        else:
+            self._iterators[label] = given
+
+    def _add_column(self, label: str, given: _Given) -> None:
+        column = _numbers(given.values)
+        if column is None:
+            column = given.values if type(given.values) is tuple else list(given.values)
+            if given.allow_failure and may_hold(column):
+                column = [AllowFailure(value) for value in column]
+            column = self.lifter.lift_each(column, given.parameter)
+        self._columns[label] = column
+        self._lengths[label] = len(column)
 
 
-class _Same:
-    """The same value at every position."""
+class _Given(NamedTuple):
+    """An argument that has items."""
 
-    __slots__ = ("_value",)
+    parameter: str
+    values: Iterable[Any]
+    allow_failure: bool
 
-    def __init__(self, value: Any) -> None:
-        self._value = value
 
-    def __getitem__(self, index: int) -> Any:
-        return self._value
+def _numbers(values: Iterable[Any]) -> Sequence[Any] | None:
+    """Return a range or a copy of an array of numbers; None for what may hold futures."""
+    if isinstance(values, range):
+        return values
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(values) is numpy.ndarray:
+        array: Any = values
+        if array.ndim == 1 and not array.dtype.hasobject:
+            return array.copy()  # type: ignore[no-any-return]  # a sequence in all but name
+    return None
+
+
+def _is_of_items(dependency: Dependency) -> bool:
+    """Return whether single items wait for something: then all items must be known at the call."""
+    return dependency.kind is EdgeKind.ITEM or dependency.target_item is not None
 
 
 def _bare(value: Any) -> tuple[Any, bool]:

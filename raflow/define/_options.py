@@ -94,6 +94,8 @@ def task_options(owner: str, given: Mapping[str, Any]) -> TaskOptions:
         result=_result_policy(given),
         log_prints=_flag(given, "log_prints"),
         tags=_tags(given),
+        batch=_flag(given, "batch"),
+        concurrency_per_worker=given.get("concurrency_per_worker") or 1,
     )
 
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from raflow.model import Edge, EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
 
 if TYPE_CHECKING:
-    from raflow.define._flow import Flow
-    from raflow.define._task import Task
+    from raflow.define._definition import Definition
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -58,7 +57,8 @@ class CallRequest(NamedTuple):
     """A call as the flow's body made it, with futures taken out of its arguments."""
 
     kind: NodeKind
-    target: Task[..., Any] | Flow[..., Any]
+    target: Definition
+    """A `Task` or a `Flow`."""
     options: TaskOptions
     arguments: Mapping[str, Any]
     """By parameter name, with a `Hole` where a future was. For a map: what all items share."""

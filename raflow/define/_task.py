@@ -17,6 +17,7 @@ from typing import (
     overload,
 )
 
+from raflow import errors
 from raflow.define._by_name import by_name, run_name
 from raflow.define._calls import (
     Awaited,
@@ -46,6 +47,7 @@ class Task(Definition, Generic[P, R]):
     """
 
     kind: ClassVar[str] = "task"
+    node_kind: ClassVar[NodeKind] = NodeKind.TASK
 
     options: TaskOptions
     """How its calls run."""
@@ -61,6 +63,7 @@ class Task(Definition, Generic[P, R]):
             fn = fn.__func__
         super().__init__(fn, options)
         self.options = task_options(self.owner, self._given)
+        self._check_concurrency()
         condition = options.get("run_if")
         self.run_if = condition and by_name(self.owner, "run_if", condition, self.signature)
         """Decides whether a run happens, given the arguments of the call; None: it always does."""
@@ -75,8 +78,7 @@ class Task(Definition, Generic[P, R]):
         context = flow_context()
         if context is None:
             return self.fn(*args, **kwargs)  # type: ignore[no-any-return]  # the plain function
-        arguments = self.bind(args, kwargs)
-        return single_call(context, self, NodeKind.TASK, self.options, arguments)
+        return single_call(context, self, self.options, self.bind(args, kwargs))
 
     def submit(
         self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
@@ -100,7 +102,6 @@ class Task(Definition, Generic[P, R]):
         return single_call(
             context,
             self,
-            NodeKind.TASK,
             self.options,
             arguments,
             wait_for=wait_for,
@@ -112,10 +113,13 @@ class Task(Definition, Generic[P, R]):
     ) -> MapFuture[R]:
         """Call the task once per item of its arguments, which are zipped.
 
-        Lists, tuples, ranges, sets, generators, arrays and series have items, and so have a
-        `MapFuture` and the future of a list, whose number of items may be known only later. Texts,
-        bytes, dicts, models and tables are given to every item whole, as is what stands in
-        `unmapped(...)`.
+        Lists, tuples, ranges, sets, arrays and series have items, and so have a `MapFuture` and the
+        future of a list, whose number of items may be known only later. Texts, bytes, dicts, models
+        and tables are given to every item whole, as is what stands in `unmapped(...)`.
+
+        Items are read when there is room for them, so do not change one after the call; adding to a
+        list, or taking from it, is fine. Generators and other iterators are run as far as there is
+        room, on another thread, while the flow goes on; there can be no futures among their items.
 
         Args:
             *args: As in a call, but with items.
@@ -124,7 +128,8 @@ class Task(Definition, Generic[P, R]):
             **kwargs: As in a call, but with items.
 
         Raises:
-            MappingLengthMismatchError: The arguments have different numbers of items.
+            MappingLengthMismatchError: The arguments have different numbers of items. If that comes
+                out only when an iterator ends, the run of one more item fails with it instead.
             DefinitionError: No argument has items, or there is no flow here.
         """
         context = needed_context(
@@ -158,6 +163,15 @@ class Task(Definition, Generic[P, R]):
     def hooks_for(self, state: State) -> tuple[Hook, ...]:
         """Return the functions to call when a run of the task enters a state."""
         return hooks_for(state, self._given, TASK_HOOKS)
+
+    def _check_concurrency(self) -> None:
+        width = self.options.concurrency_per_worker
+        if width > 1 and not self.is_async:
+            raise errors.DefinitionError(
+                f"{self.owner}: concurrency_per_worker={width} is for async functions, whose calls "
+                "overlap while they wait. Declare it with `async def`, or leave the option out: "
+                "calls of other functions overlap in several workers."
+            )
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...

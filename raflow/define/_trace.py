@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
 from raflow import errors
 from raflow.define._loop import run_to_end
-from raflow.define._requests import CallKeys, CallRequest, Registered, active_flow, active_task
+from raflow.define._requests import (
+    CallKeys,
+    CallRequest,
+    Columns,
+    Registered,
+    active_flow,
+    active_task,
+)
 from raflow.define._where import user_line
 from raflow.model import (
     Edge,
@@ -93,7 +100,7 @@ class _TracingContext:
                 kind=request.kind,
                 name=request.target.name,
                 line=request.line,
-                length=None if request.items is None else len(request.items),
+                length=len(request.items) if isinstance(request.items, Columns) else None,
                 trigger_rule=request.options.trigger_rule,
                 resources=None if subflow else request.options.resources,
             )
@@ -102,6 +109,9 @@ class _TracingContext:
         if subflow and request.runnable and not _needs_values(request):
             self._trace_subflow(node, cast("Flow[..., Any]", request.target), request.arguments)
         return Registered(node, key)
+
+    def drop(self, node: int) -> None:
+        """A traced call has no value to let go."""
 
     def length(self, node: int) -> NoReturn:
         self._stop(node)
