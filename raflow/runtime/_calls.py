@@ -19,6 +19,7 @@ from raflow.execute import (
     Known,
     ListOf,
     Packed,
+    Session,
     ValueRef,
     ValueSlice,
 )
@@ -130,20 +131,34 @@ class Inputs:
         return self._positions[node]
 
 
-def build_call(entry: CallEntry, chunk: Chunk, inputs: Inputs, items: Packed | None) -> Call:
-    """Put together what a backend needs to run a chunk."""
-    assert entry.function is not None
-    assert entry.settings is not None
-    assert entry.arguments is not None
-    return Call(
-        chunk,
-        entry.function,
-        entry.arguments,
-        items,
-        inputs.of(entry, chunk),
-        entry.key,
-        entry.settings,
-    )
+def build_calls(
+    chunks: Sequence[Chunk],
+    entries: Sequence[CallEntry | None],
+    outcomes: Outcomes,
+    session: Session,
+) -> tuple[Call, ...]:
+    """Put together what a backend needs to run the chunks of a batch.
+
+    Raises:
+        UnserializableArgumentError: An argument of an item cannot travel.
+    """
+    inputs = Inputs(entries, outcomes, chunks)
+    calls: list[Call] = []
+    for chunk in chunks:
+        entry = entries[chunk.node]
+        assert entry is not None, "a call that is to be sent is kept"
+        assert entry.function is not None
+        assert entry.settings is not None
+        assert entry.arguments is not None
+        items = None
+        if entry.items is not None:
+            columns = entry.items.slice(chunk.start, chunk.stop)
+            items = session.pack_items(entry.request.target.name, columns)
+        fed = inputs.of(entry, chunk)
+        calls.append(
+            Call(chunk, entry.function, entry.arguments, items, fed, entry.key, entry.settings)
+        )
+    return tuple(calls)
 
 
 def _value(piece: Piece, edge: Edge) -> ValueRef | ValueSlice | Known:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import queue
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -25,9 +23,10 @@ from raflow.model import (
     places,
 )
 from raflow.model import next_flow_run_state as next_state
-from raflow.runtime._calls import CallEntry, Inputs, build_call
+from raflow.runtime._calls import CallEntry, build_calls
 from raflow.runtime._ending import TIME_IS_UP
 from raflow.runtime._history import History
+from raflow.runtime._items import ItemsTaken
 from raflow.runtime._messages import (
     ChildEnded,
     ChildStarted,
@@ -39,6 +38,7 @@ from raflow.runtime._messages import (
     Wake,
 )
 from raflow.runtime._outcomes import Outcomes
+from raflow.runtime._timers import Timers
 
 Clock: TypeAlias = Callable[[], float]
 """Returns seconds since the Unix epoch."""
@@ -103,14 +103,26 @@ class Driver:
             cancel_grace=cancel_grace,
             rng=seed,
         )
-        self._timers: list[tuple[float, int, Message]] = []
-        self._timer_order = itertools.count()
+        self._timers: Timers[Message] = Timers()
         self._ended: _Values | None = None
         self._sent: dict[int, float] = {}
         self._lines: list[LogLine] = []
         self._subflows: Subflows | None = None
         self._thread = threading.Thread(target=self._work, name="raflow-driver", daemon=True)
         self.session = backend.open(environment, self.post)
+        self._handlers: Mapping[type[object], Callable[[Any], None]] = {
+            Wake: lambda _: None,
+            execute.BatchEnded: self._batch_told,
+            execute.BatchLost: self._batch_told,
+            execute.CallsReturned: self._batch_told,
+            execute.CallStarted: self._call_started,
+            ChildStarted: self._child_started,
+            ChildEnded: self._child_ended,
+            ItemsTaken: self._items_taken,
+            TimeIsUp: self._time_is_up,
+            LogWritten: self._log,
+            TakeLog: self._log,
+        }
         self._carry_out: Mapping[type[engine.Command], Callable[[Any], None]] = {
             engine.SendBatch: self._send_batch,
             engine.CancelBatch: self._cancel_batch,
@@ -134,7 +146,7 @@ class Driver:
 
     def limit(self, due: float) -> None:
         """End the run at a time; call it before `start`."""
-        self._set_timer(due, TimeIsUp())
+        self._timers.add(due, TimeIsUp())
 
     def post(self, message: Message) -> None:
         """Hand over a message, from any thread."""
@@ -219,14 +231,11 @@ class Driver:
 
     def _next_messages(self) -> list[Message]:
         """Wait for a message or a timer; return what there is now."""
-        wait = max(0.0, self._timers[0][0] - self._clock()) if self._timers else None
         try:
-            messages = [self._inbox.get(timeout=wait)]
+            messages = [self._inbox.get(timeout=self._timers.wait(self._clock()))]
         except queue.Empty:
             messages = []
-        while self._timers and self._timers[0][0] <= self._clock():
-            messages.append(heapq.heappop(self._timers)[2])
-        return messages
+        return [*messages, *self._timers.due(self._clock())]
 
     def _take_calls(self) -> None:
         """Register what the body has called, and what it has dropped, since the last message."""
@@ -246,30 +255,35 @@ class Driver:
             self._feed(engine.FuturesDropped(at=self._clock(), nodes=nodes))
 
     def _handle(self, message: Message) -> None:
-        match message:
-            case Wake():
-                pass
-            case execute.BatchEnded() | execute.BatchLost() | execute.CallsReturned():
-                self._batch_told(message)
-            case execute.CallStarted():
-                run, attempt = message.run, message.attempt
-                self.history.submitted(run, self._sent.get(message.batch, message.at))
-                self._feed(engine.CallBegan(at=message.at, run=run, attempt=attempt))
-            case ChildStarted(run, flow_run_id):
-                self._feed(engine.CallBegan(at=self._clock(), run=run, attempt=1))
-                self.history.child_started(run, flow_run_id)
-            case ChildEnded(event, value, error):
-                child = self.outcomes.tried(event.run, self.entry(event.run.node).key, event.at)
-                child.value, child.exception = execute.Known(value), error
-                self._feed(event)
-            case TimeIsUp():
-                # Only the first cancel counts here: asking twice would kill without grace.
-                if not self.cancel_reason:
-                    self._feed(engine.CancelAsked(at=self._clock(), reason=TIME_IS_UP))
-            case LogWritten() | TakeLog():
-                self._log(message)
-            case _:
-                self._feed(message)
+        self._handlers.get(type(message), self._feed)(message)
+
+    def _call_started(self, message: execute.CallStarted) -> None:
+        run, attempt = message.run, message.attempt
+        self.history.submitted(run, self._sent.get(message.batch, message.at))
+        self._feed(engine.CallBegan(at=message.at, run=run, attempt=attempt))
+
+    def _child_started(self, message: ChildStarted) -> None:
+        self._feed(engine.CallBegan(at=self._clock(), run=message.run, attempt=1))
+        self.history.child_started(message.run, message.flow_run_id)
+
+    def _child_ended(self, message: ChildEnded) -> None:
+        event, value, error = message
+        child = self.outcomes.tried(event.run, self.entry(event.run.node).key, event.at)
+        child.value, child.exception = execute.Known(value), error
+        self._feed(event)
+
+    def _items_taken(self, message: ItemsTaken) -> None:
+        event, error = message
+        if error is not None:
+            last = TaskRunKey(event.node, event.length - 1)
+            label = self.entry(event.node).label(last.map_index)
+            self.outcomes.tried(last, label, event.at).exception = error
+        self._feed(event)
+
+    def _time_is_up(self, _: TimeIsUp) -> None:
+        # Only the first cancel counts here: asking twice would kill without grace.
+        if not self.cancel_reason:
+            self._feed(engine.CancelAsked(at=self._clock(), reason=TIME_IS_UP))
 
     def _batch_told(
         self, message: execute.BatchEnded | execute.BatchLost | execute.CallsReturned
@@ -310,21 +324,18 @@ class Driver:
             self._take_log()
             return
         if not self._lines:
-            self._set_timer(self._clock() + _LOG_PAUSE_SECONDS, TakeLog())
+            self._timers.add(self._clock() + _LOG_PAUSE_SECONDS, TakeLog())
         self._lines.append(message.line)
 
     def _take_log(self) -> None:
         lines, self._lines = self._lines, []
         self.history.body_logged(lines)
 
-    def _set_timer(self, due: float, message: Message) -> None:
-        heapq.heappush(self._timers, (due, next(self._timer_order), message))
-
     # Commands -----------------------------------------------------------------------------------
 
     def _send_batch(self, command: engine.SendBatch) -> None:
         try:
-            calls = self._calls(command.chunks)
+            calls = build_calls(command.chunks, self.entries, self.outcomes, self.session)
         except errors.RaflowError as error:
             # One of them cannot travel; the engine finds out which.
             alone = (0,) if sum(chunk.size for chunk in command.chunks) == 1 else None
@@ -342,18 +353,6 @@ class Driver:
         self._sent[command.batch] = command.at
         self.history.sent(command.chunks)
 
-    def _calls(self, chunks: Sequence[Chunk]) -> tuple[execute.Call, ...]:
-        inputs = Inputs(self.entries, self.outcomes, chunks)
-        calls: list[execute.Call] = []
-        for chunk in chunks:
-            entry = self.entry(chunk.node)
-            items = None
-            if entry.items is not None:
-                columns = entry.items.slice(chunk.start, chunk.stop)
-                items = self.session.pack_items(entry.request.target.name, columns)
-            calls.append(build_call(entry, chunk, inputs, items))
-        return tuple(calls)
-
     def _cancel_batch(self, command: engine.CancelBatch) -> None:
         self.session.cancel(command.batch, force=command.force)
 
@@ -366,13 +365,13 @@ class Driver:
         self._subflows.cancel(command.run, command.reason)
 
     def _set_retry_timer(self, command: engine.SetRetryTimer) -> None:
-        self._set_timer(command.due, engine.RetryDue(at=command.due, run=command.run))
+        self._timers.add(command.due, engine.RetryDue(at=command.due, run=command.run))
 
     def _set_grace_timer(self, command: engine.SetGraceTimer) -> None:
-        self._set_timer(command.due, engine.GraceOver(at=command.due))
+        self._timers.add(command.due, engine.GraceOver(at=command.due))
 
     def _set_send_timer(self, command: engine.SetSendTimer) -> None:
-        self._set_timer(command.due, engine.SendDue(at=command.due))
+        self._timers.add(command.due, engine.SendDue(at=command.due))
 
     def _map_expanded(self, command: engine.MapExpanded) -> None:
         self.history.map_expanded(command.node, command.length)

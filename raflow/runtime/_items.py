@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from raflow import engine
 from raflow.define import Columns, Stream
@@ -13,6 +13,13 @@ PIECE: Final = 4096
 """How many items are taken from an iterator at a time."""
 AHEAD: Final = 4
 """How many such pieces may wait to be sent."""
+
+
+class ItemsTaken(NamedTuple):
+    """An iterator gave items, or ended, well or with an error."""
+
+    event: engine.ItemsArrived
+    error: BaseException | None
 
 
 class Items(Protocol):
@@ -60,7 +67,7 @@ class Streamed:
         self,
         node: int,
         stream: Stream,
-        post: Callable[[engine.ItemsArrived], None],
+        post: Callable[[ItemsTaken], None],
         clock: Callable[[], float],
     ) -> None:
         """Prepare it; `start` begins to take items, which are told by `post`."""
@@ -105,31 +112,35 @@ class Streamed:
             self._room.notify()
 
     def _work(self) -> None:
-        complete, error = False, ""
+        complete = False
+        error: BaseException | None = None
         while not complete and self._wait_for_room():
             try:
                 columns = self._stream.take(PIECE)
             except BaseException as raised:
                 # One item more, which tells why there are no others.
-                error = f"the items ended too early: {type(raised).__name__}: {raised}"
+                error = raised
                 self._taken += 1
                 complete = True
             else:
                 self._pieces[self._taken // PIECE] = columns
                 self._taken += len(columns)
                 complete = len(columns) < PIECE
-            self._post(
-                engine.ItemsArrived(
-                    at=self._clock(),
-                    node=self._node,
-                    length=self._taken,
-                    complete=complete,
-                    error=error,
-                )
+            event = engine.ItemsArrived(
+                at=self._clock(),
+                node=self._node,
+                length=self._taken,
+                complete=complete,
+                error=_in_words(error) if error else "",
             )
+            self._post(ItemsTaken(event, error))
 
     def _wait_for_room(self) -> bool:
         with self._room:
             while self._taken - self._final > AHEAD * PIECE and not self._closed:
                 self._room.wait()
             return not self._closed
+
+
+def _in_words(error: BaseException) -> str:
+    return f"the items ended too early: {type(error).__name__}: {error}"

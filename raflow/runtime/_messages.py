@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from raflow import engine, execute
 from raflow.model import LogLine, TaskRunKey
+from raflow.runtime._items import ItemsTaken
 
 
 class Wake(NamedTuple):
@@ -45,6 +46,7 @@ Message: TypeAlias = (
     engine.Event
     | execute.BackendEvent
     | Wake
+    | ItemsTaken
     | ChildStarted
     | ChildEnded
     | LogWritten
