@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from raflow import config, errors, flow, task
-from raflow.model import StateName
+from raflow import config, errors, flow, task, unmapped
+from raflow.model import StateName, StateType
 from raflow.store import Store
 from tests.flows.conftest import World
 
@@ -255,3 +256,73 @@ def test_cancelling_at_any_moment_leaves_the_driver_alive(raflow_home: Path) -> 
         check=False,
     )
     assert done.stdout.endswith("still here\n"), done.stderr[-2000:]
+
+
+def test_an_argument_of_an_item_that_cannot_travel_fails_that_item(world: World) -> None:
+    items = [1, 2, 3, (x for x in "generator"), 5]
+
+    @task
+    def kind(item: object) -> str:
+        return type(item).__name__
+
+    @flow
+    def kinds() -> list[str]:
+        values = kind.map(items).result(raise_on_failure=False)
+        return [v if isinstance(v, str) else type(v).__name__ for v in values]
+
+    found = kinds()
+    assert [v for v in found if v == "int"] == ["int"] * 4
+    assert found[3] != "int"
+    message = world.task_runs()["kind-0[3]"].state.message
+    assert "'item'" in message
+    assert "cannot be sent" in message
+
+
+def test_the_first_item_that_cannot_travel_is_an_error_at_the_call(world: World) -> None:
+    @task
+    def double(x: int) -> int:
+        return 2 * x
+
+    @flow
+    def bad() -> None:
+        double.map([(x for x in "abc")])
+
+    with pytest.raises(errors.UnserializableArgumentError, match="'x'"):
+        bad()
+
+
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
+def test_a_call_that_ends_its_process_harms_only_itself(
+    world: World, tmp_path: Path, end: str
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    @task
+    def work(x: int, marks: str) -> int:
+        with open(f"{marks}/{x}", "a") as file:
+            file.write(".")
+        if x == 500:
+            exec(end)
+        return x
+
+    @flow
+    def many() -> list[object]:
+        values = work.map(range(1000), marks=unmapped(str(marks))).result(raise_on_failure=False)
+        return [v if isinstance(v, int) else type(v).__name__ for v in values]
+
+    expected: list[object] = list(range(1000))
+    expected[500] = "TaskCrashedError"
+    assert many() == expected
+    with world.store as store:
+        run = store.find_flow_run("latest")
+        counts = store.task_run_counts(run.id)[0]
+        assert counts == {StateType.COMPLETED: 999, StateType.CRASHED: 1}
+        (crashed,) = store.task_runs(run.id, state_types={StateType.CRASHED})
+        assert crashed.key.map_index == 500
+        attempts = store.attempts(run.id)
+    # Whatever ran more often than once has a recorded reason for it.
+    ran = {x: (marks / str(x)).stat().st_size for x in range(1000)}
+    told = Counter(attempt.key.map_index for attempt in attempts)
+    assert all(told[x] >= ran[x] for x in range(1000))
+    assert ran[500] == 1
