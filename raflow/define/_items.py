@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from raflow import errors
 from raflow.define._definition import Definition
@@ -111,20 +111,18 @@ class ItemStream:
         lengths = {label: len(part) for label, part in parts.items()}
         length = min(lengths.values())
         if length < count:
-            self._check_ends(lengths, length)
+            if len(set(lengths.values())) > 1:
+                raise self._mismatch(lengths, count)
             # They may hold much, and the request is kept for as long as its items run.
             self._iterators = dict.fromkeys(self._iterators, iter(()))
         self._taken += length
         return by_parameter(parts, self._groups, length)
 
-    def _check_ends(self, read: Mapping[str, int], shortest: int) -> None:
-        """Raise if some arguments have ended and others have not."""
-        if set(read.values()) == {shortest}:
-            return
-        found = {label: self._taken + count for label, count in read.items()}
-        found |= {label: len(column) for label, column in self._columns.items()}
-        open_ended = {label for label in self._iterators if read[label] > shortest}
-        raise mismatch(self._task, found, open_ended)
+    def _mismatch(self, read: Mapping[str, int], count: int) -> errors.MappingLengthMismatchError:
+        lengths = {label: self._taken + found for label, found in read.items()}
+        lengths |= {label: len(column) for label, column in self._columns.items()}
+        open_ended = {label for label in self._iterators if read[label] == count}
+        return mismatch(self._task, lengths, open_ended)
 
 
 class _NoFutures(Lifter):
@@ -139,9 +137,6 @@ class _NoFutures(Lifter):
             "be known when it is made. Map over a list: `.map(list(items))`, or `[...]` in place "
             "of `(...)`."
         )
-
-
-_REMEDY: Final = "Wrap what every item should get whole in `unmapped(...)`."
 
 
 def mismatch(
@@ -160,6 +155,6 @@ def mismatch(
     )
     return errors.MappingLengthMismatchError(
         f"{task.owner}: the arguments of one map must be equally long, but their lengths are "
-        f"{told}. {_REMEDY}",
+        f"{told}. Wrap what every item should get whole in `unmapped(...)`.",
         lengths=dict(lengths),
     )

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from raflow.define import CallKeys, CallRequest, Registered, active_flow
+from raflow.define import CallKeys, CallRequest, Columns, Registered, active_flow
 from raflow.model import State, StateName, TaskRunKey
 
 
@@ -20,6 +20,7 @@ class FakeFlow:
         self.states: dict[TaskRunKey, State] = {}
         self.waits: list[tuple[int, int | None, float | None]] = []
         self.over = True
+        self.dropped: list[int] = []
         self._keys = CallKeys()
 
     @property
@@ -29,6 +30,9 @@ class FakeFlow:
     def call(self, request: CallRequest) -> Registered:
         self.requests.append(request)
         return Registered(len(self.requests) - 1, self._keys.next(request.target.name))
+
+    def drop(self, node: int) -> None:
+        self.dropped.append(node)
 
     def length(self, node: int) -> int:
         return self.lengths[node]
@@ -50,6 +54,16 @@ class FakeFlow:
     def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
         self.waits.append((node, item, timeout))
         return self.over
+
+
+def rows(request: CallRequest) -> list[dict[str, Any]]:
+    """Return the arguments of each item of a map, one after the other."""
+    assert request.items is not None
+    columns = request.items
+    if not isinstance(columns, Columns):
+        columns = columns.take(1000)
+    found = columns.slice(0, len(columns))
+    return [{name: column[i] for name, column in found.items()} for i in range(len(columns))]
 
 
 @contextlib.contextmanager

@@ -77,6 +77,25 @@ def test_all_data_of_a_task_ends_up_in_its_options() -> None:
     )
 
 
+async def fetch(url: str) -> str:
+    return url
+
+
+def test_how_calls_share_a_worker_is_an_option() -> None:
+    assert task(batch=False)(load).options == TaskOptions(batch=False)
+    wide = task(concurrency_per_worker=20)(fetch)
+    assert wide.options == TaskOptions(concurrency_per_worker=20)
+    assert wide.with_options(concurrency_per_worker=None).options == TaskOptions()
+    assert task(concurrency_per_worker=1)(load).options == TaskOptions()
+
+
+def test_only_calls_of_async_functions_overlap_in_a_worker() -> None:
+    with pytest.raises(errors.DefinitionError) as caught:
+        task(concurrency_per_worker=2)(load)
+    assert str(caught.value).startswith("Task 'load': concurrency_per_worker=2 is for async func")
+    assert "Declare it with `async def`" in str(caught.value)
+
+
 def test_all_data_of_a_flow_ends_up_in_its_options() -> None:
     made = flow(
         name="nightly",
@@ -114,7 +133,7 @@ def test_none_means_the_default() -> None:
     [
         ({"retris": 3}, "has no option 'retris'. Did you mean 'retries'?"),
         ({"timeout": 3}, "has no option 'timeout'. Did you mean 'timeout_seconds'?"),
-        ({"zzz": 3}, "has no option 'zzz'. It has: accelerator_type, crash_retries"),
+        ({"zzz": 3}, "has no option 'zzz'. It has: accelerator_type, batch, concurrency"),
         ({"cache_policy": None}, "has no option 'cache_policy'."),
         ({"retries": -1}, "retries=-1 is not a count"),
         ({"retries": "3"}, "retries='3' is not a count"),
@@ -128,6 +147,10 @@ def test_none_means_the_default() -> None:
         ({"tags": "eu"}, "tags='eu' is not a list of texts"),
         ({"tags": [1]}, "tags=[1] is not a list of texts"),
         ({"tags": {"a": "b"}}, "tags={'a': 'b'} is not a list of texts"),
+        ({"batch": 1}, "batch=1 is not True or False"),
+        ({"concurrency_per_worker": 0}, "concurrency_per_worker=0 is not a number of calls, 1 or"),
+        ({"concurrency_per_worker": 1.5}, "concurrency_per_worker=1.5 is not a number of calls"),
+        ({"concurrency_per_worker": True}, "concurrency_per_worker=True is not a number of calls"),
         ({"persist_result": "yes"}, "persist_result='yes' is not True or False"),
         ({"result_storage": 3}, "result_storage=3 is not an fsspec URL or a path"),
         ({"result_serializer": "xml"}, "is not one of 'auto', 'json', 'arrow', 'pickle'"),

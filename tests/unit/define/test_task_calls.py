@@ -26,7 +26,7 @@ from raflow.define import (
     unmapped,
 )
 from raflow.model import EdgeKind, NodeKind, TaskRunKey
-from tests.unit.define.fake_flow import FakeFlow, body_of
+from tests.unit.define.fake_flow import FakeFlow, body_of, rows
 
 
 @task
@@ -232,7 +232,7 @@ def test_a_method_gets_its_object_as_an_argument(body: FakeFlow) -> None:
     assert body.last.arguments == {"self": store, "n": 6}
     store.scaled.map([1, 2])
     assert body.last.arguments == {"self": store}
-    assert [*(body.last.items or ())] == [{"n": 1}, {"n": 2}]
+    assert rows(body.last) == [{"n": 1}, {"n": 2}]
     renamed = store.scaled.with_options(name="renamed")
     assert isinstance(renamed, BoundTask)
     assert renamed(1).key == "renamed-0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,6 +75,23 @@ def test_calls_become_nodes_and_futures_become_edges() -> None:
         Edge(source=0, target=3, kind=EdgeKind.CONDITION, parameter="run_if", source_item=1),
         Edge(source=4, target=5, parameter="region"),
     )
+
+
+def test_an_iterator_is_not_read_and_has_no_length() -> None:
+    read: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        read.append(1)
+        yield 1
+
+    @flow
+    def body() -> None:
+        load.map(extract.map(numbers()))
+
+    graph = body.compile()
+    assert [(n.key, n.length) for n in graph.nodes] == [("extract-0", None), ("load-0", None)]
+    assert graph.edges == (Edge(source=0, target=1, kind=EdgeKind.ITEM, parameter="rows"),)
+    assert read == []
 
 
 def test_subflows_are_drawn_inside_where_their_parameters_are_known() -> None:
