@@ -161,9 +161,9 @@ class _Simple:
             return arguments
         arguments.update(kwargs)
         given_twice = len(arguments) < len(args) + len(kwargs)
-        if given_twice or not self._required <= arguments.keys() <= self._all:
+        if given_twice or not self._all.issuperset(arguments):
             return None
-        return arguments
+        return arguments if arguments.keys() >= self._required else None
 
 
 def _simple_names(signature: inspect.Signature) -> _Simple | None:
