@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from raflow.model._report import Chunk
+
+_FARTHEST: Final = 64
+"""Of nodes that lie farther apart, a span would be open for long when many are read in order."""
 
 
 class Span(NamedTuple):
@@ -45,7 +48,7 @@ def spans_of(chunks: Iterable[Chunk]) -> list[Span]:
             if node - last == step:
                 last = node
                 continue
-            if first == last < node:
+            if first == last < node <= first + _FARTHEST:
                 step, last = node - last, node
                 continue
         if first >= 0:

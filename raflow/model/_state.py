@@ -160,6 +160,7 @@ def _task_run_table() -> Mapping[tuple[StateName, TaskRunEvent], StateName]:
         (name.PENDING, event.FAILED): name.FAILED,
         (name.AWAITING_RETRY, event.SUBMITTED): name.SUBMITTED,
         (name.AWAITING_RETRY, event.CANCELLED): name.CANCELLED,
+        (name.AWAITING_RETRY, event.HANDED_BACK): name.PENDING,
         (name.SUBMITTED, event.STARTED): name.RUNNING,
         (name.SUBMITTED, event.HANDED_BACK): name.PENDING,
         (name.RUNNING, event.HANDED_BACK): name.PENDING,

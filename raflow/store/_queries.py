@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -108,7 +108,7 @@ def flow_runs(
     if flow is not None:
         query = query.where(table.c.flow == flow)
     if state_types is not None:
-        query = query.where(table.c.state.in_(_state_names(state_types)))
+        query = query.where(table.c.state.in_(state_names(state_types)))
     if before is not None:
         query = query.where(sa.tuple_(table.c.created_at, table.c.id) < before)
     if parent is not None:
@@ -161,91 +161,33 @@ def _ambiguous(text: str, ids: Sequence[str]) -> errors.NotFoundError:
     )
 
 
-def _state_names(types: Collection[model.StateType]) -> list[str]:
+def state_names(types: Collection[model.StateType]) -> list[str]:
+    """Return the names of states of these types, as rows hold them."""
     return [name for kind in types for name in _NAMES_OF_TYPE[kind]]
+
+
+def task_paces(connection: sa.Connection, flow: str, fingerprint: str) -> dict[str, model.TaskPace]:
+    """Return what was learned about the tasks of a flow version, by name of the task."""
+    table = _tables.task_paces
+    query = sa.select(table).where(table.c.flow == flow, table.c.fingerprint == fingerprint)
+    paces = [_rows.read_task_pace(row) for row in connection.execute(query)]
+    return {pace.task: pace for pace in paces}
 
 
 # --- Inside a flow run ----------------------------------------------------------------------------
 
 
-def _of(table: sa.Table, flow_run_id: str) -> sa.ColumnElement[bool]:
+def of(table: sa.Table, flow_run_id: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a row belongs to a flow run."""
     runs = _tables.flow_runs
     number = sa.select(runs.c.number).where(runs.c.id == flow_run_id).scalar_subquery()
     return table.c.flow_run == number
 
 
-def _at(table: sa.Table, key: model.TaskRunKey | None) -> sa.ColumnElement[bool]:
+def at(table: sa.Table, key: model.TaskRunKey | None) -> sa.ColumnElement[bool]:
+    """Return the condition that a row belongs to a task run, or to the flow run itself."""
     node, map_index = _values.key(key)
     return sa.and_(table.c.node == node, table.c.map_index == map_index)
-
-
-def task_runs(
-    connection: sa.Connection,
-    flow_run_id: str,
-    *,
-    state_types: Collection[model.StateType] | None,
-    node: int | None,
-    limit: int | None,
-    after: model.TaskRunKey | None,
-) -> list[model.TaskRun]:
-    """Return task runs in the order of calls; see `Store.task_runs`."""
-    table = _tables.task_runs
-    key = (table.c.node, table.c.map_index)
-    wanted = sa.select(*key).where(_of(table, flow_run_id))
-    order: Iterable[sa.ColumnElement[int]] = key
-    if state_types is not None:
-        wanted = wanted.where(table.c.state.in_(_state_names(state_types)))
-        if model.StateType.COMPLETED not in state_types:
-            # A few of very many: the sums keep SQLite from reading every row in the order of the
-            # primary key, so that it takes the index on states.
-            order = [column + 0 for column in key]
-    if node is not None:
-        wanted = wanted.where(table.c.node == node)
-    if after is not None:
-        wanted = wanted.where(sa.tuple_(*key) > tuple(after))
-    wanted = wanted.order_by(*order).limit(limit)
-    query = sa.select(table).where(_of(table, flow_run_id), sa.tuple_(*key).in_(wanted))
-    rows = connection.execute(query.order_by(*key))
-    return [_rows.read_task_run(flow_run_id, row) for row in rows]
-
-
-def task_run_counts(
-    connection: sa.Connection, flow_run_id: str
-) -> dict[int, dict[model.StateType, int]]:
-    """Return how many task runs of each node are in which type of state."""
-    table = _tables.task_runs
-    query = (
-        sa.select(table.c.node, table.c.state, sa.func.count())
-        .where(_of(table, flow_run_id))
-        .group_by(table.c.node, table.c.state)
-        .order_by(table.c.node)
-    )
-    counts: dict[int, Counter[model.StateType]] = defaultdict(Counter)
-    for node, state, count in connection.execute(query):
-        counts[node][model.StateName(state).type] += count
-    return {node: dict(by_type) for node, by_type in counts.items()}
-
-
-def attempts(
-    connection: sa.Connection, flow_run_id: str, key: model.TaskRunKey | None
-) -> list[model.Attempt]:
-    """Return attempts, of one task run if `key` is given, in the order of calls and numbers."""
-    table = _tables.attempts
-    query = sa.select(table).where(_of(table, flow_run_id))
-    if key is not None:
-        query = query.where(_at(table, key))
-    rows = connection.execute(query.order_by(table.c.node, table.c.map_index, table.c.number))
-    return [_rows.read_attempt(flow_run_id, row) for row in rows]
-
-
-def states(
-    connection: sa.Connection, flow_run_id: str, key: model.TaskRunKey | None
-) -> list[model.StateChange]:
-    """Return the states that a task run, or the flow run itself, went through, oldest first."""
-    table = _tables.states
-    query = sa.select(table).where(_of(table, flow_run_id), _at(table, key))
-    rows = connection.execute(query.order_by(table.c.number))
-    return [_rows.read_state_change(flow_run_id, row) for row in rows]
 
 
 def log_segments(
@@ -257,75 +199,10 @@ def log_segments(
 ) -> list[model.LogSegment]:
     """Return where log lines are, oldest first; see `Store.log_segments`."""
     table = _tables.log_segments
-    query = sa.select(table).where(_of(table, flow_run_id))
+    query = sa.select(table).where(of(table, flow_run_id))
     if key is not None:
-        query = query.where(_at(table, key))
+        query = query.where(at(table, key))
     if attempt is not None:
         query = query.where(table.c.attempt == attempt)
     rows = connection.execute(query.order_by(table.c.number))
     return [_rows.read_log_segment(flow_run_id, row) for row in rows]
-
-
-def result(
-    connection: sa.Connection, flow_run_id: str, key: model.TaskRunKey | None
-) -> model.ResultInfo | None:
-    """Return what is known about the value of a task run, or of the flow run itself."""
-    if key is None:
-        table, condition = _tables.flow_runs, _tables.flow_runs.c.id == flow_run_id
-    else:
-        table = _tables.task_runs
-        condition = sa.and_(_of(table, flow_run_id), _at(table, key))
-    columns = [column for column in table.columns if column.name.startswith("result_")]
-    row = connection.execute(sa.select(*columns).where(condition)).first()
-    return None if row is None else _values.read_result(row)
-
-
-# --- The graph ------------------------------------------------------------------------------------
-
-_Tree: TypeAlias = Mapping[str, Mapping[int, tuple[str, str]]]
-
-
-def graph(connection: sa.Connection, flow_run_id: str) -> model.FlowGraph:
-    """Return the graph that a flow run recorded, with those of its subflows inside."""
-    run = flow_run(connection, flow_run_id)
-    tree = _descendants(connection, flow_run_id)
-    return _graph_of(connection, run.flow, run.id, tree)
-
-
-def _graph_of(
-    connection: sa.Connection, flow: str, flow_run_id: str, tree: _Tree
-) -> model.FlowGraph:
-    nodes, edges = _tables.nodes, _tables.edges
-    node_rows = connection.execute(
-        sa.select(nodes).where(_of(nodes, flow_run_id)).order_by(nodes.c.id)
-    )
-    edge_rows = connection.execute(sa.select(edges).where(_of(edges, flow_run_id)))
-    # Not checked again: a run that is under way, or that died, still has its graph so far.
-    return model.FlowGraph(
-        flow=flow,
-        nodes=tuple(_rows.read_node(row) for row in node_rows),
-        edges=tuple(sorted(map(_rows.read_edge, edge_rows), key=_edge_order)),
-        subgraphs={
-            node: _graph_of(connection, child_flow, child_id, tree)
-            for node, (child_id, child_flow) in tree.get(flow_run_id, {}).items()
-        },
-    )
-
-
-def _descendants(connection: sa.Connection, flow_run_id: str) -> _Tree:
-    """Return id and flow of the newest child flow run of each node, by id of the parent."""
-    runs = _tables.flow_runs
-    columns = (runs.c.id, runs.c.flow, runs.c.parent_id, runs.c.parent_node, runs.c.created_at)
-    below = sa.select(*columns).where(runs.c.parent_id == flow_run_id).cte("below", recursive=True)
-    below = below.union(sa.select(*columns).where(runs.c.parent_id == below.c.id))
-    tree: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)
-    for child in connection.execute(sa.select(below).order_by(below.c.created_at, below.c.id)):
-        if child.parent_node is not None:
-            tree[child.parent_id][child.parent_node] = (child.id, child.flow)
-    return tree
-
-
-def _edge_order(edge: model.Edge) -> tuple[int, int, str, str, int, int]:
-    source_item = -1 if edge.source_item is None else edge.source_item
-    target_item = -1 if edge.target_item is None else edge.target_item
-    return edge.target, edge.source, edge.kind.value, edge.parameter, source_item, target_item

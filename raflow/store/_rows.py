@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raflow import model
@@ -37,6 +37,25 @@ def read_flow_version(row: Sequence[Any]) -> model.FlowVersion:
         source=source,
         parameter_schema=_values.from_json(schema),
         created_at=created_at,
+    )
+
+
+def task_pace(pace: model.TaskPace) -> _values.Row:
+    """Return the row of what was learned about a task."""
+    return (
+        _values.text(pace.flow),
+        _values.text(pace.fingerprint),
+        _values.text(pace.task),
+        _values.seconds(pace.seconds),
+        _values.seconds(pace.bytes),
+    )
+
+
+def read_task_pace(row: Sequence[Any]) -> model.TaskPace:
+    """Return what was learned about a task from its row."""
+    flow, fingerprint, task, seconds, size = row
+    return model.TaskPace(
+        flow=flow, fingerprint=fingerprint, task=task, seconds=seconds, bytes=size
     )
 
 
@@ -91,98 +110,6 @@ def read_flow_run(row: Sequence[Any]) -> model.FlowRun:
         versions=_values.from_json(versions),
         error=_values.read_error(row[22:26]),
         result=_values.read_result(row[26:35]),
-    )
-
-
-# --- The graph ------------------------------------------------------------------------------------
-
-
-def node(record: model.NodeRecord, run: int, seq: int) -> _values.Row:
-    """Return the row of a node in the flow run with this number."""
-    node = record.node
-    return (
-        run,
-        node.id,
-        seq,
-        _values.text(node.key),
-        node.kind.value,
-        _values.text(node.name),
-        _values.text(node.label),
-        _values.text(node.line),
-        node.length,
-        node.trigger_rule.value,
-        None
-        if node.resources is None
-        else _values.text(_values.to_json(_resources(node.resources))),
-    )
-
-
-def read_node(row: Sequence[Any]) -> model.GraphNode:
-    """Return the node of a row."""
-    _, node_id, _, key, kind, name, label, line, length, trigger_rule, resources = row
-    return model.GraphNode(
-        id=node_id,
-        key=key,
-        kind=model.NodeKind(kind),
-        name=name,
-        label=label,
-        line=line,
-        length=length,
-        trigger_rule=model.TriggerRule(trigger_rule),
-        resources=None if resources is None else _read_resources(_values.from_json(resources)),
-    )
-
-
-def _resources(resources: model.Resources) -> dict[str, object]:
-    strategy = resources.scheduling_strategy
-    return {
-        "num_cpus": resources.num_cpus,
-        "num_gpus": resources.num_gpus,
-        "memory": resources.memory,
-        "custom": dict(resources.custom),
-        "accelerator_type": resources.accelerator_type,
-        "label_selector": dict(resources.label_selector),
-        "scheduling_strategy": None if strategy is None else str(strategy),
-        "runtime_env": resources.runtime_env,
-    }
-
-
-def _read_resources(data: Mapping[str, Any]) -> model.Resources:
-    return model.Resources(
-        **{
-            **data,
-            "custom": tuple(data["custom"].items()),
-            "label_selector": tuple(data["label_selector"].items()),
-        }
-    )
-
-
-def edge(record: model.EdgeRecord, run: int) -> _values.Row:
-    """Return the row of an edge in the flow run with this number."""
-    edge = record.edge
-    return (
-        run,
-        edge.target,
-        edge.source,
-        edge.kind.value,
-        _values.text(edge.parameter),
-        -1 if edge.source_item is None else edge.source_item,
-        -1 if edge.target_item is None else edge.target_item,
-        edge.allow_failure,
-    )
-
-
-def read_edge(row: Sequence[Any]) -> model.Edge:
-    """Return the edge of a row."""
-    _, target, source, kind, parameter, source_item, target_item, allow_failure = row
-    return model.Edge(
-        source=source,
-        target=target,
-        kind=model.EdgeKind(kind),
-        parameter=parameter,
-        source_item=None if source_item < 0 else source_item,
-        target_item=None if target_item < 0 else target_item,
-        allow_failure=allow_failure,
     )
 
 

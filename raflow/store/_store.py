@@ -8,7 +8,19 @@ from types import TracebackType
 from typing import Self
 
 from raflow import errors, model
-from raflow.store import _engine, _logs, _queries, _revision, _schema, _tables, _writes
+from raflow.store import (
+    _counts,
+    _engine,
+    _graphs,
+    _history,
+    _logs,
+    _queries,
+    _revision,
+    _schema,
+    _tables,
+    _task_runs,
+    _writes,
+)
 
 
 class Store:
@@ -92,7 +104,8 @@ class Store:
                 the batch again finds out which.
         """
         self._logs.sync(r for r in batch.records if isinstance(r, model.LogSegment))
-        return self._database.write(lambda connection: _writes.apply(connection, batch))
+        prepared = _writes.prepare(batch)
+        return self._database.write(lambda connection: _writes.apply(connection, prepared))
 
     def append_log(self, flow_run_id: str, blob: bytes) -> tuple[str, int]:
         """Append compressed log lines; return `file` and `offset` of their `LogSegment`.
@@ -119,6 +132,10 @@ class Store:
             NotFoundError: No such version was recorded.
         """
         return self._database.read(lambda c: _queries.flow_version(c, fingerprint, flow=flow))
+
+    def paces(self, flow: str, fingerprint: str) -> dict[str, model.TaskPace]:
+        """Return what earlier runs of the same code have learned about its tasks, by task."""
+        return self._database.read(lambda c: _queries.task_paces(c, flow, fingerprint))
 
     def flow_runs(
         self,
@@ -172,7 +189,7 @@ class Store:
         Raises:
             NotFoundError: No such flow run was recorded.
         """
-        return self._database.read(lambda connection: _queries.graph(connection, flow_run_id))
+        return self._database.read(lambda connection: _graphs.graph(connection, flow_run_id))
 
     def task_runs(
         self,
@@ -185,6 +202,9 @@ class Store:
     ) -> list[model.TaskRun]:
         """Return task runs in the order of their keys.
 
+        A call of the graph of which no more is recorded is PENDING since it was made, and so is
+        each item of a map of known length.
+
         Args:
             flow_run_id: The flow run that they belong to.
             state_types: Only task runs in a state of one of these types.
@@ -193,7 +213,7 @@ class Store:
             after: Only those behind this key, the last one of a page.
         """
         return self._database.read(
-            lambda connection: _queries.task_runs(
+            lambda connection: _task_runs.task_runs(
                 connection,
                 flow_run_id,
                 state_types=state_types,
@@ -205,25 +225,28 @@ class Store:
 
     def task_run_counts(self, flow_run_id: str) -> dict[int, dict[model.StateType, int]]:
         """Return how many task runs of each node are in a state of which type."""
-        return self._database.read(lambda c: _queries.task_run_counts(c, flow_run_id))
+        return self._database.read(lambda c: _counts.task_run_counts(c, flow_run_id))
 
     def attempts(
         self, flow_run_id: str, key: model.TaskRunKey | None = None
     ) -> list[model.Attempt]:
         """Return the attempts of one task run, or of all, in the order of keys and numbers."""
-        return self._database.read(lambda c: _queries.attempts(c, flow_run_id, key))
+        return self._database.read(lambda c: _history.attempts(c, flow_run_id, key))
 
     def states(
         self, flow_run_id: str, *, key: model.TaskRunKey | None = None
     ) -> list[model.StateChange]:
-        """Return what a task run, or by default the flow run itself, went through, oldest first."""
-        return self._database.read(lambda c: _queries.states(c, flow_run_id, key))
+        """Return what a task run, or by default the flow run itself, went through, oldest first.
+
+        The numbers of changes that were not recorded one by one are negative.
+        """
+        return self._database.read(lambda c: _history.states(c, flow_run_id, key))
 
     def result(
         self, flow_run_id: str, key: model.TaskRunKey | None = None
     ) -> model.ResultInfo | None:
         """Return what is known about the value of a task run, or by default of the flow run."""
-        return self._database.read(lambda c: _queries.result(c, flow_run_id, key))
+        return self._database.read(lambda c: _history.result(c, flow_run_id, key))
 
     def log_segments(
         self,

@@ -1,9 +1,11 @@
 """The tables of the record, the same on SQLite and PostgreSQL.
 
 Rows that belong to a flow run carry its `number`, not its id, and their primary keys begin with
-it, so that they are small and stand together. Times are seconds since the Unix epoch in double
-precision, as in the records: they come back exactly as they were. A node and map index of -1 mean
-the flow run itself. JSON is text, which both databases can look into.
+it, so that they are small and stand together. What there is very much of, nodes and edges and the
+task runs that simply completed, stands in blocks of many to a row. Times are seconds since the Unix
+epoch in double precision, as in the records: they come back exactly as they were. A node and map
+index of -1 mean the flow run itself. JSON is text, which both databases can look into, except
+inside blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from sqlalchemy.schema import SchemaItem
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The revision that these tables are at."""
 
 VERSION_TABLE: Final = "raflow_version"
@@ -55,8 +57,8 @@ def _double(name: str, *, nullable: bool = False) -> SchemaItem:
     return sa.Column(name, sa.Double(), nullable=nullable)
 
 
-def _bytes(name: str) -> SchemaItem:
-    return sa.Column(name, sa.LargeBinary(), nullable=True)
+def _bytes(name: str, *, nullable: bool = True) -> SchemaItem:
+    return sa.Column(name, sa.LargeBinary(), nullable=nullable)
 
 
 def _state() -> list[SchemaItem]:
@@ -102,6 +104,17 @@ flow_versions: Final = sa.Table(
     sa.Index(None, "fingerprint"),
 )
 
+task_paces: Final = sa.Table(
+    "task_paces",
+    metadata,
+    sa.Column("flow", sa.Text(), sa.ForeignKey(flows.c.name), primary_key=True),
+    _key("fingerprint", text=True),
+    _key("task", text=True),
+    _double("seconds"),
+    _double("bytes"),
+    sqlite_with_rowid=False,
+)
+
 flow_runs: Final = sa.Table(
     "flow_runs",
     metadata,
@@ -133,10 +146,11 @@ flow_runs: Final = sa.Table(
 )
 
 
-def _of_flow_run(name: str, *items: SchemaItem) -> sa.Table:
+def _of_flow_run(name: str, *items: SchemaItem, large: bool = False) -> sa.Table:
     """Return a table whose primary key begins with the flow run.
 
-    SQLite keeps its rows in one tree, in the order of the key, instead of two.
+    SQLite keeps its rows in one tree, in the order of the key, instead of two; that is of use
+    unless they are large.
     """
     owner = sa.Column(
         "flow_run",
@@ -145,32 +159,16 @@ def _of_flow_run(name: str, *items: SchemaItem) -> sa.Table:
         primary_key=True,
         autoincrement=False,
     )
-    return sa.Table(name, metadata, owner, *items, sqlite_with_rowid=False)
+    return sa.Table(name, metadata, owner, *items, sqlite_with_rowid=large)
 
 
-nodes: Final = _of_flow_run(
-    "nodes",
-    _key("id"),
-    _integer("seq"),
-    _text("key"),
-    _text("kind"),
-    _text("name"),
-    _text("label"),
-    _text("line"),
-    _big("length", nullable=True),
-    _text("trigger_rule"),
-    _text("resources", nullable=True),
-)
-
-edges: Final = _of_flow_run(
-    "edges",
-    _key("target"),
-    _key("source"),
-    _key("kind", text=True),
-    _key("parameter", text=True),
-    _key("source_item"),
-    _key("target_item"),
-    sa.Column("allow_failure", sa.Boolean(), nullable=False),
+graph_blocks: Final = _of_flow_run(
+    "graph_blocks",
+    _key("seq"),
+    _integer("first_node"),
+    _integer("last_node"),
+    _bytes("content", nullable=False),
+    large=True,
 )
 
 task_runs: Final = _of_flow_run(
@@ -189,6 +187,19 @@ task_runs: Final = _of_flow_run(
     *_error(),
     *_result(),
     sa.Index(None, "flow_run", "state", "node"),
+)
+
+task_run_blocks: Final = _of_flow_run(
+    "task_run_blocks",
+    _key("number"),
+    _integer("first_node"),
+    _integer("last_node"),
+    _integer("first_item"),
+    _integer("last_item"),
+    _integer("size"),
+    _bytes("spans", nullable=False),
+    _bytes("content", nullable=False),
+    large=True,
 )
 
 attempts: Final = _of_flow_run(

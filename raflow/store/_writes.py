@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from raflow import errors, model
-from raflow.store import _rows, _tables, _values
+from raflow.store import _blocks, _graph_codec, _rows, _tables, _values
+
+T = TypeVar("T")
 
 _INSERT: Final[Mapping[str, Callable[[sa.Table], sqlite.Insert | postgresql.Insert]]] = {
     "sqlite": sqlite.insert,
@@ -23,26 +25,62 @@ _DIALECT: Final[Mapping[str, sa.Dialect]] = {
 }
 
 
-def apply(connection: sa.Connection, batch: model.RecordBatch) -> bool:
+_Groups: TypeAlias = Mapping[type, Sequence[Any]]
+
+
+class Prepared(NamedTuple):
+    """A batch of records, with what takes long to encode already encoded."""
+
+    flow_run_id: str
+    seq: int
+    groups: _Groups
+    """The records by type, in order."""
+    graph: tuple[int, int, bytes] | None
+    """First and last node and content of the graph block, if there is one."""
+    blocks: Sequence[_values.Row]
+    """Rows of blocks of task runs, without their flow run."""
+
+
+def prepare(batch: model.RecordBatch) -> Prepared:
+    """Do what needs no database, so that a transaction is short.
+
+    Raises:
+        StoreError: A record belongs to another flow run.
+    """
+    groups: dict[type, list[Any]] = defaultdict(list)
+    for record in batch.records:
+        groups[type(record)].append(record)
+    _check_owner(batch, groups)
+    return Prepared(
+        batch.flow_run_id,
+        batch.seq,
+        groups,
+        _graph_block(groups),
+        [_blocks.row(block) for block in _of(groups, model.TaskRunBlock)],
+    )
+
+
+def apply(connection: sa.Connection, batch: Prepared) -> bool:
     """Write the batch; return False, having written nothing, if it was written before.
 
     Raises:
-        StoreError: A record belongs to another flow run, or the flow run was never recorded.
+        StoreError: The flow run was never recorded.
     """
-    _check_owner(batch)
     if not _claim(connection, batch):
         return False
     _write_flows(connection, batch)
-    rest = [r for r in batch.records if not isinstance(r, model.FlowVersion | model.FlowRun)]
-    if rest:
+    if not batch.groups.keys() <= _NOT_PARTS:
         number = flow_run_number(connection, batch.flow_run_id)
         if number is None:
             raise errors.StoreError(
                 f"Batch {batch.seq} of flow run {batch.flow_run_id!r} came before the flow run "
                 "itself. This is a bug in raflow: please report it with this message."
             )
-        _write_parts(connection, rest, number, batch.seq)
+        _write_parts(connection, batch, number)
     return True
+
+
+_NOT_PARTS: Final = frozenset({model.FlowVersion, model.FlowRun, model.TaskPace})
 
 
 def flow_run_number(connection: sa.Connection, flow_run_id: str) -> int | None:
@@ -51,20 +89,33 @@ def flow_run_number(connection: sa.Connection, flow_run_id: str) -> int | None:
     return connection.execute(sa.select(runs.c.number).where(runs.c.id == flow_run_id)).scalar()
 
 
-def _check_owner(batch: model.RecordBatch) -> None:
-    for record in batch.records:
-        if isinstance(record, model.FlowVersion):
+def _of(groups: _Groups, kind: type[T]) -> Sequence[T]:
+    return groups.get(kind, ())
+
+
+def _check_owner(batch: model.RecordBatch, groups: _Groups) -> None:
+    for kind, records in groups.items():
+        if kind in {model.FlowVersion, model.TaskPace}:
             continue
-        owner = record.id if isinstance(record, model.FlowRun) else record.flow_run_id
-        if owner != batch.flow_run_id:
+        owners = {r.id if kind is model.FlowRun else r.flow_run_id for r in records}
+        for owner in owners - {batch.flow_run_id}:
             raise errors.StoreError(
                 f"Batch {batch.seq} of flow run {batch.flow_run_id!r} holds a "
-                f"{type(record).__name__} of flow run {owner!r}. This is a bug in raflow: please "
+                f"{kind.__name__} of flow run {owner!r}. This is a bug in raflow: please "
                 "report it with this message."
             )
 
 
-def _claim(connection: sa.Connection, batch: model.RecordBatch) -> bool:
+def _graph_block(groups: _Groups) -> tuple[int, int, bytes] | None:
+    nodes = [record.node for record in _of(groups, model.NodeRecord)]
+    edges = [record.edge for record in _of(groups, model.EdgeRecord)]
+    if not nodes and not edges:
+        return None
+    ids = [node.id for node in nodes] or [-1]
+    return min(ids), max(ids), _graph_codec.encode_graph(nodes, edges)
+
+
+def _claim(connection: sa.Connection, batch: Prepared) -> bool:
     """Note that the batch is applied; False if another transaction did."""
     table = _tables.applied_batches
     values = {"flow_run_id": batch.flow_run_id, "seq": batch.seq}
@@ -73,12 +124,11 @@ def _claim(connection: sa.Connection, batch: model.RecordBatch) -> bool:
     return connection.execute(claimed).scalar() is not None
 
 
-def _write_flows(connection: sa.Connection, batch: model.RecordBatch) -> None:
-    versions = {
-        (r.flow, r.fingerprint): r for r in batch.records if isinstance(r, model.FlowVersion)
-    }
-    runs = {r.id: r for r in batch.records if isinstance(r, model.FlowRun)}
-    names = {r.flow for r in versions.values()} | {r.flow for r in runs.values()}
+def _write_flows(connection: sa.Connection, batch: Prepared) -> None:
+    versions = {(r.flow, r.fingerprint): r for r in _of(batch.groups, model.FlowVersion)}
+    runs = {r.id: r for r in _of(batch.groups, model.FlowRun)}
+    paces = {(r.flow, r.fingerprint, r.task): r for r in _of(batch.groups, model.TaskPace)}
+    names = {r.flow for group in (versions, runs, paces) for r in group.values()}
     # Sorted, so that two transactions never wait for each other's rows.
     _upsert(connection, _tables.flows, [(_values.text(name),) for name in sorted(names)])
     _upsert(
@@ -86,30 +136,22 @@ def _write_flows(connection: sa.Connection, batch: model.RecordBatch) -> None:
         _tables.flow_versions,
         [_rows.flow_version(versions[key]) for key in sorted(versions)],
     )
+    _upsert(connection, _tables.task_paces, [_rows.task_pace(paces[key]) for key in sorted(paces)])
     _upsert(connection, _tables.flow_runs, [_rows.flow_run(r, batch.seq) for r in runs.values()])
 
 
-def _write_parts(
-    connection: sa.Connection, records: Iterable[model.Record], run: int, seq: int
-) -> None:
-    task_runs: dict[model.TaskRunKey, model.TaskRun] = {}
-    rows: dict[sa.Table, list[_values.Row]] = defaultdict(list)
-    for record in records:
-        match record:
-            case model.TaskRun():
-                # Most batches hold several records of a task run, and only the last one counts.
-                task_runs[record.key] = record
-            case model.StateChange():
-                rows[_tables.states].append(_rows.state_change(record, run))
-            case model.Attempt():
-                rows[_tables.attempts].append(_rows.attempt(record, run))
-            case model.LogSegment():
-                rows[_tables.log_segments].append(_rows.log_segment(record, run))
-            case model.EdgeRecord():
-                rows[_tables.edges].append(_rows.edge(record, run))
-            case model.NodeRecord():
-                rows[_tables.nodes].append(_rows.node(record, run, seq))
-    rows[_tables.task_runs] = [_rows.task_run(r, run, seq) for r in task_runs.values()]
+def _write_parts(connection: sa.Connection, batch: Prepared, run: int) -> None:
+    groups, seq = batch.groups, batch.seq
+    # Many batches hold several records of a task run, and only the last one counts.
+    task_runs = {record.key: record for record in _of(groups, model.TaskRun)}
+    rows: dict[sa.Table, list[_values.Row]] = {
+        _tables.states: [_rows.state_change(r, run) for r in _of(groups, model.StateChange)],
+        _tables.attempts: [_rows.attempt(r, run) for r in _of(groups, model.Attempt)],
+        _tables.log_segments: [_rows.log_segment(r, run) for r in _of(groups, model.LogSegment)],
+        _tables.graph_blocks: [] if batch.graph is None else [(run, seq, *batch.graph)],
+        _tables.task_run_blocks: [(run, *row) for row in batch.blocks],
+        _tables.task_runs: [_rows.task_run(r, run, seq) for r in task_runs.values()],
+    }
     for table, its_rows in rows.items():
         _upsert(connection, table, its_rows)
 

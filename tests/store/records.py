@@ -192,6 +192,7 @@ graph_nodes = st.builds(
     length=st.none() | sizes,
     trigger_rule=st.sampled_from(TriggerRule),
     resources=st.none() | resources,
+    created_at=times,
 )
 edges = st.builds(
     Edge,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_history_of_every_revision_can_be_read(
 ) -> None:
     _migrate.upgrade(database_url, to=revision)
     script = (HISTORY / f"{revision}.sql").read_text(encoding="utf-8")
-    rows = [part for part in script.split(";\n") if part.strip()]
+    rows = [_for(database_url, part) for part in script.split(";\n") if part.strip()]
     execute(database_url, *rows, *_set_sequence(database_url))
     with Store.open(database_url, log_dir=tmp_path) as opened:
         run = opened.find_flow_run("calm-otter")
@@ -112,20 +113,91 @@ def test_a_history_of_every_revision_can_be_read(
             ),
         )
         key = TaskRunKey(1, 0)
-        (task_run,) = opened.task_runs(run.id)
-        assert (task_run.key, task_run.state.name) == (key, StateName.RECOVERED)
+        (task_run,) = (t for t in opened.task_runs(run.id, node=1) if t.key == key)
+        assert task_run.state.name is StateName.RECOVERED
         assert task_run.result is not None
         assert (task_run.result.truth, task_run.result.preview) == (True, "[1, 2]")
         (attempt,) = opened.attempts(run.id, key)
         assert attempt.queue_wait == 0.25
         assert [c.state.name for c in opened.states(run.id)] == [StateName.PENDING]
         assert [s.level for s in opened.log_segments(run.id, key=key)] == [30]
+        assert opened.task_run_counts(run.id) == (COUNTS_OF_0001 if revision == "0001" else COUNTS)
         # And it can go on.
         assert opened.apply(records.batch(run, flow_run_id=run.id, seq=3)) is False
         again = dataclasses.replace(run, name="renamed")
         assert opened.apply(records.batch(again, flow_run_id=run.id, seq=4)) is True
         assert opened.apply(records.batch(records.flow_run("new"), flow_run_id="new")) is True
         assert {r.name for r in opened.flow_runs()} == {"renamed", "name-of-new"}
+
+
+COUNTS_OF_0001 = {
+    0: {StateType.PENDING: 1},
+    1: {StateType.COMPLETED: 1, StateType.PENDING: 1},
+}
+COUNTS = {0: {StateType.COMPLETED: 1}, 1: {StateType.COMPLETED: 2}}
+
+
+def test_blocks_of_revision_0002_can_be_read(database_url: str, tmp_path: Path) -> None:
+    _migrate.upgrade(database_url, to="0002")
+    script = (HISTORY / "0002.sql").read_text(encoding="utf-8")
+    rows = [_for(database_url, part) for part in script.split(";\n") if part.strip()]
+    execute(database_url, *rows)
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        run = opened.find_flow_run("calm-otter")
+        single, _, item = opened.task_runs(run.id)
+        assert (single.label, single.created_at, single.started_at) == ("days-0", 2.5, 3.0)
+        assert single.result is not None
+        assert (single.result.preview, single.result.inline) == ("[1, 2]", b"[1,2]")
+        assert (item.label, item.state) == (
+            "extract-second",
+            model.State(name=StateName.COMPLETED, at=4.0),
+        )
+        assert opened.result(run.id, item.key) == model.describe_plain(7)
+        (attempt,) = opened.attempts(run.id, item.key)
+        assert (attempt.queue_wait, attempt.cpu_seconds, attempt.host) == (0.75, 0.25, "node-b")
+        assert opened.paces("etl", "f1") == {
+            "extract": model.TaskPace(
+                flow="etl", fingerprint="f1", task="extract", seconds=0.25, bytes=28.5
+            )
+        }
+
+
+def test_graphs_of_any_size_survive_the_change_to_blocks(database_url: str, tmp_path: Path) -> None:
+    _migrate.upgrade(database_url, to="0001")
+    script = (HISTORY / "0001.sql").read_text(encoding="utf-8")
+    first, *_ = [part for part in script.split(";\n") if "INTO flow_runs" in part]
+    number = "WITH RECURSIVE ids (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM ids WHERE id < "
+    execute(
+        database_url,
+        "INSERT INTO flows (name) VALUES ('etl')",
+        first,
+        first.replace("VALUES (7, '0198-run'", "VALUES (8, 'small'"),
+        *(
+            f"INSERT INTO nodes (flow_run, id, seq, key, kind, name, label, line, length, "
+            f"trigger_rule) {number}{count - 1}) SELECT {run}, id, 0, 'f-' || id, 'task', 'f', '', "
+            "'etl.py:1', NULL, 'all_success' FROM ids"
+            for run, count in ((7, 25_000), (8, 2))
+        ),
+        "INSERT INTO edges (flow_run, target, source, kind, parameter, source_item, target_item, "
+        f"allow_failure) {number}24998) SELECT 7, id + 1, id, 'data', 'x', 3, -1, FALSE FROM ids",
+    )
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        graph = opened.graph("0198-run")
+        assert [node.key for node in graph.nodes] == [f"f-{n}" for n in range(25_000)]
+        assert [(e.source, e.target, e.source_item, e.target_item) for e in graph.edges] == [
+            (n, n + 1, 3, None) for n in range(24_999)
+        ]
+        assert [node.id for node in opened.graph("small").nodes] == [0, 1]
+        later = model.GraphNode(id=1, key="renamed", kind=model.NodeKind.TASK, name="f")
+        record = model.NodeRecord(flow_run_id="small", node=later)
+        assert opened.apply(records.batch(record, flow_run_id="small", seq=0))
+        assert [node.key for node in opened.graph("small").nodes] == ["f-0", "renamed"]
+
+
+def _for(url: str, statement: str) -> str:
+    """Write the bytes of a statement as the database reads them."""
+    form = r"X'\1'" if url.startswith("sqlite") else r"'\\x\1'::bytea"
+    return re.sub(r"BYTES\('([0-9a-f]*)'\)", form, statement)
 
 
 def _set_sequence(url: str) -> list[str]:

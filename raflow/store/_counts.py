@@ -1,0 +1,76 @@
+"""Counting task runs by node and state, from rows and from what blocks say of themselves."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import sqlalchemy as sa
+
+from raflow.model import StateName, StateType
+from raflow.store import _blocks, _graphs, _tables, _writes
+
+_table = _tables.task_runs
+_Counts: TypeAlias = dict[int, Counter[StateType]]
+
+
+def task_run_counts(connection: sa.Connection, flow_run_id: str) -> dict[int, dict[StateType, int]]:
+    """Return how many task runs of each node are in which type of state."""
+    run = _writes.flow_run_number(connection, flow_run_id)
+    if run is None:
+        return {}
+    counts, singles, items = _of_rows(connection, run)
+    completed = _of_blocks(connection, run, singles, items)
+    for node, count in completed.items():
+        counts[node][StateType.COMPLETED] += count
+    for node, expected in _graphs.items(connection, run).items():
+        recorded = completed[node] + items[node]
+        if expected.start < 0:
+            recorded += singles[node]
+        if recorded < len(expected):
+            counts[node][StateType.PENDING] += len(expected) - recorded
+    return {node: dict(counts[node]) for node in sorted(counts)}
+
+
+def _of_rows(connection: sa.Connection, run: int) -> tuple[_Counts, Counter[int], Counter[int]]:
+    """Return counts of rows by node: by type of state, of single calls, of items of maps."""
+    is_item = _table.c.map_index >= 0
+    columns = (_table.c.node, _table.c.state, is_item)
+    query = sa.select(*columns, sa.func.count()).where(_table.c.flow_run == run).group_by(*columns)
+    counts: _Counts = defaultdict(Counter)
+    singles: Counter[int] = Counter()
+    items: Counter[int] = Counter()
+    for node, state, of_item, count in connection.execute(query):
+        counts[node][StateName(state).type] += count
+        (items if of_item else singles)[node] += count
+    return counts, singles, items
+
+
+def _of_blocks(
+    connection: sa.Connection, run: int, singles: Mapping[int, int], items: Mapping[int, int]
+) -> Counter[int]:
+    """Return how many task runs of each node stand in blocks only."""
+    spans = list(_blocks.Blocks(connection, run).spans())
+    found: Counter[int] = Counter()
+    overridden: set[int] = set()
+    for span in (span for _, its_spans in spans for span in its_spans):
+        each = span.stop - span.start
+        for node in span.node_ids:
+            found[node] += each
+            if node in (singles if span.start < 0 else items):
+                overridden.add(node)
+    index = _blocks.PieceIndex(spans)
+    for node in sorted(overridden):
+        query = sa.select(_table.c.map_index).where(_table.c.flow_run == run, _table.c.node == node)
+        found[node] -= _inside(index.pieces(node), connection.execute(query).scalars())
+    return found
+
+
+def _inside(pieces: Sequence[_blocks.Piece], items: Iterable[int]) -> int:
+    """Return how many of these items are in one of the pieces."""
+    starts = [piece.start for piece in pieces]
+    stops = [piece.stop for piece in pieces]
+    places = ((item, bisect_right(starts, item) - 1) for item in items)
+    return sum(at >= 0 and item < stops[at] for item, at in places)
