@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -10,9 +11,9 @@ from raflow import engine
 from raflow.define import Columns, Stream
 
 PIECE: Final = 4096
-"""How many items are taken from an iterator at a time."""
-AHEAD: Final = 4
-"""How many such pieces may wait to be sent."""
+"""How many items are taken from an iterator at a time, at most."""
+AHEAD: Final = 4 * PIECE
+"""How many may have been taken and not be final."""
 
 
 class ItemsTaken(NamedTuple):
@@ -76,7 +77,7 @@ class Streamed:
         self._stream = stream
         self._post = post
         self._clock = clock
-        self._pieces: dict[int, Columns] = {}
+        self._pieces: list[tuple[int, Columns]] = []
         self._taken = 0
         self._final = 0
         self._closed = False
@@ -89,20 +90,24 @@ class Streamed:
 
     def slice(self, start: int, stop: int) -> Mapping[str, Sequence[Any]]:
         """See `Items`; the items must have arrived."""
+        with self._room:
+            first = bisect.bisect_right(self._pieces, start, key=_begin) - 1
+            pieces = self._pieces[first:]
         found: dict[str, list[Any]] = {}
-        for piece in range(start // PIECE, (stop - 1) // PIECE + 1):
-            begin = piece * PIECE
-            columns = self._pieces[piece].slice(max(start - begin, 0), stop - begin)
-            for name, column in columns.items():
+        for begin, columns in pieces:
+            if begin >= stop:
+                break
+            part = columns.slice(max(start - begin, 0), stop - begin)
+            for name, column in part.items():
                 found.setdefault(name, []).extend(column)
         return found
 
     def finished(self, final: int) -> None:
         """See `Items`."""
         with self._room:
-            for piece in range(self._final // PIECE, final // PIECE):
-                self._pieces.pop(piece, None)
             self._final = max(self._final, final)
+            keep = bisect.bisect_right(self._pieces, self._final, key=_begin) - 1
+            del self._pieces[: max(keep, 0)]
             self._room.notify()
 
     def close(self) -> None:
@@ -123,9 +128,11 @@ class Streamed:
                 self._taken += 1
                 complete = True
             else:
-                self._pieces[self._taken // PIECE] = columns
-                self._taken += len(columns)
-                complete = len(columns) < PIECE
+                complete = not len(columns)
+                if not complete:
+                    with self._room:
+                        self._pieces.append((self._taken, columns))
+                    self._taken += len(columns)
             event = engine.ItemsArrived(
                 at=self._clock(),
                 node=self._node,
@@ -137,10 +144,14 @@ class Streamed:
 
     def _wait_for_room(self) -> bool:
         with self._room:
-            while self._taken - self._final > AHEAD * PIECE and not self._closed:
+            while self._taken - self._final > AHEAD and not self._closed:
                 self._room.wait()
             return not self._closed
 
 
 def _in_words(error: BaseException) -> str:
     return f"the items ended too early: {type(error).__name__}: {error}"
+
+
+def _begin(piece: tuple[int, Columns]) -> int:
+    return piece[0]
