@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raflow.define import Flow, Task
-from raflow.model import FlowRun, GraphNode, State, StateName, TaskRun, TaskRunBlock, task_runs
+from raflow.model import BlockReader, FlowRun, GraphNode, State, StateName, TaskRun, TaskRunBlock
 from raflow.runtime._observer import Observer
 
 _LOG = logging.getLogger("raflow.hooks")
@@ -48,10 +48,11 @@ class Hooks(Observer):
         """Call the hooks of the tasks for their completion."""
         if not self._completing:
             return
-        nodes = {chunk.node: self._nodes[block.flow_run_id, chunk.node] for chunk in block.chunks}
-        if any(node.name in self._completing for node in nodes.values()):
-            for run in task_runs(block, nodes.__getitem__):
-                self.task_run_changed(run)
+        reader = BlockReader(block)
+        for position, key in enumerate(reader.keys):
+            node = self._nodes[block.flow_run_id, key.node]
+            if node.name in self._completing:
+                self.task_run_changed(reader.task_run(position, key, node))
 
     def task_run_changed(self, run: TaskRun) -> None:
         """Call the hooks of the task for this state."""
