@@ -1,321 +1,185 @@
-"""One attempt of one task run, from its arguments to its report; the same on every backend."""
+"""How one call ends: what its exception, or its value, means for the task run."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from raflow import define, errors
-from raflow.execute._backend import Call, RunEnvironment, TaskFunction
-from raflow.execute._capture import Sink, Sinking
+from raflow import errors
+from raflow.execute._backend import RunEnvironment, TaskFunction
 from raflow.execute._failure import Pickling, describe, message_of
-from raflow.execute._usage import Meter, Place
-from raflow.model import (
-    CallReport,
-    ErrorInfo,
-    Outcome,
-    ResultInfo,
-    ResultPolicy,
-    TaskRunKey,
-    encode_log,
-)
+from raflow.execute._usage import Meter
+from raflow.model import ErrorInfo, Outcome, Place, ResultInfo
 
 _log = logging.getLogger(__name__)
 
 
-class Work(NamedTuple):
-    """What the process that runs an attempt has to know about it."""
-
-    run: TaskRunKey
-    attempt: int
-    label: str
-    result: ResultPolicy
-    timeout_seconds: float | None
-    log_prints: bool
-
-    @classmethod
-    def of(cls, call: Call) -> Work:
-        """Take it from a call."""
-        return cls(
-            call.run, call.attempt, call.label, call.result, call.timeout_seconds, call.log_prints
-        )
-
-
-class Loaded(NamedTuple):
-    """What is called, and with what."""
-
-    function: TaskFunction
-    arguments: Mapping[str, Any]
-    """By parameter name, holes filled."""
-
-
 class Watch(Protocol):
-    """Ends an attempt from outside; a context manager around its user code."""
+    """Ends the user code of a batch from outside, on the thread that runs it.
 
+    `armed` and `fired` are read and written without a lock: the loop arms, then looks at `fired`;
+    whoever fires sets `fired`, then looks at `armed`.
+    """
+
+    armed: bool
+    """Set by the loop just before user code, and reset just after."""
     fired: errors.Interruption | None
     """Why the code was asked to stop, if it was."""
 
-    def __enter__(self) -> object:
-        """Begin to watch."""
+    def enter(self) -> None:
+        """Begin on this thread."""
 
-    def __exit__(self, *exc: object) -> None:
-        """Stop watching: nothing is raised by the watch any more."""
+    def leave(self) -> None:
+        """End: nothing is raised by the watch any more."""
 
-    def hand_over(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        """From now on stop the attempt by cancelling this task."""
+    def settle(self) -> None:
+        """Wait out what has been fired; called unarmed, on the watched thread.
+
+        On return nothing that was fired is still on its way.
+        """
+
+    def limit(
+        self, seconds: float | None, position: int, may_stop: Callable[[], bool] | None = None
+    ) -> None:
+        """Begin a time limit, or (None) end it and forget that it has fired.
+
+        Args:
+            seconds: From now; then `TimeLimitReached` is fired.
+            position: The call that it is for.
+            may_stop: Asked, from any thread, whether what runs now may be stopped; if not, it is
+                asked again a little later. Default: it always may.
+        """
+
+    def on_loop(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        """From now on stop the code by cancelling this task; time limits still raise."""
+
+    def off_loop(self) -> None:
+        """From now on stop the code by raising again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What a process brings to the attempts that it runs for one flow run."""
+    """What a process brings to the calls that it runs for one flow run.
+
+    An entry is a value in the form in which it leaves the process. Values of `model.PLAIN_TYPES`
+    are entries as they are.
+    """
 
     environment: RunEnvironment
     place: Place
     meter: Meter
     pickling: Pickling
-    freeze: Callable[[object], object]
-    """Puts a value in the form in which it leaves the process; raises if it cannot leave."""
+    freeze: Callable[[object, bool], object]
+    """Makes the entry of a value, and raises if it cannot leave. The flag says that nothing else
+    will run before the entry leaves, so that it may share memory with the value."""
+    thaw: Callable[[Any], object]
+    """Makes a value of an entry, each time a new one."""
+    size: Callable[[Any], int] | None
+    """Bytes of an entry; None where values stay in the process."""
     whole_process: bool
-    """Whether the process runs one attempt at a time."""
-
-
-class Done(NamedTuple):
-    """What an attempt leaves."""
-
-    value: object
-    """The frozen value; None unless the attempt is COMPLETED."""
-    report: CallReport
+    """Whether the process runs one batch at a time."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Ending:
+class Ending:
+    """How a call ended."""
+
     outcome: Outcome
-    label: str = ""
-    value: object = None
-    result: ResultInfo | None = None
     message: str = ""
     error: ErrorInfo | None = None
     retriable: bool = True
+    result: ResultInfo | None = None
 
 
-def sink_for(work: Work, environment: RunEnvironment) -> Sink:
-    """Make the sink for an attempt's output."""
-    return Sink(prints=work.log_prints, level=environment.log_level)
+class Who(NamedTuple):
+    """Whose ending it is."""
+
+    task: str
+    """Name of the task; of the run where the task could not be loaded."""
+    function: TaskFunction | None
+    timeout_seconds: float | None
+    pickling: Pickling
 
 
-def run_attempt(
-    work: Work, load: Callable[[], Loaded], *, sink: Sink, watch: Watch, site: Site
-) -> Done:
-    """Run user code and tell how it went; raises nothing that user code raised.
+def ending_of(error: BaseException, fired: errors.Interruption | None, who: Who) -> Ending:
+    """Say what an exception of user code means.
 
     Args:
-        work: Which attempt this is.
-        load: Makes function and arguments ready; what it raises fails the attempt.
-        sink: Takes its output.
-        watch: Ends the attempt at its time limit, or when it is cancelled.
-        site: Where this is.
+        error: The exception.
+        fired: Why the code was asked to stop, if it was.
+        who: Whose code it was.
     """
-    started_at = time.time()
-    cpu = site.meter.start()
-    with Sinking(sink, whole_process=site.whole_process):
-        ending = _Attempt(work, watch, site).run(load)
-    used = site.meter.stop(cpu)
-    report = CallReport(
-        run=work.run,
-        attempt=work.attempt,
-        outcome=ending.outcome,
-        started_at=started_at,
-        ended_at=max(started_at, time.time()),
-        cpu_seconds=used.cpu_seconds,
-        peak_memory=used.peak_memory,
-        pid=site.place.pid,
-        host=site.place.host,
-        node_id=site.place.node_id,
-        message=ending.message,
-        error=ending.error,
-        retriable=ending.retriable,
-        result=ending.result,
-        label=ending.label,
-        logs=encode_log(sink.close()),
-    )
-    return Done(ending.value, report)
+    if isinstance(fired, errors.TimeLimitReached):
+        # Whatever the code made of the interruption, it ran longer than it may.
+        return timed_out(error, who)
+    if isinstance(fired, errors.TaskInterrupted) or isinstance(
+        error, errors.TaskInterrupted | KeyboardInterrupt
+    ):
+        return Ending(outcome=Outcome.CANCELLED, message="it was interrupted while it ran")
+    if isinstance(error, errors.SkipTask):
+        return Ending(outcome=Outcome.SKIPPED, message=message_of(error))
+    return failed(error, who)
 
 
-def cancelled_before_start(work: Work, place: Place) -> CallReport:
-    """Report a call whose user code never began, because its batch was cancelled."""
-    now = time.time()
-    return CallReport(
-        run=work.run,
-        attempt=work.attempt,
-        outcome=Outcome.CANCELLED,
-        started_at=now,
-        ended_at=now,
-        pid=place.pid,
-        host=place.host,
-        node_id=place.node_id,
-        message="it was cancelled before it started",
+def failed(error: BaseException, who: Who) -> Ending:
+    """Describe a failure, and ask whether trying again can help."""
+    info = describe(error, who.pickling)
+    return Ending(
+        outcome=Outcome.FAILED,
+        message=info.message,
+        error=info,
+        retriable=_retriable(error, who),
     )
 
 
-def timed_out_error(task: str, limit: float | None, more: str = "") -> errors.TaskTimedOutError:
-    """Say that a task took too long."""
-    return errors.TaskTimedOutError(
-        f"Task {task!r} ran longer than its timeout_seconds={limit:g} and was ended.{more} "
-        "Allow more time, or make the task smaller.",
-        task=task,
+def timed_out(interruption: BaseException | None, who: Who, more: str = "") -> Ending:
+    """Describe a call that took too long; `interruption` is what ended it."""
+    assert who.timeout_seconds is not None
+    error = errors.TaskTimedOutError(
+        f"Task {who.task!r} ran longer than its timeout_seconds={who.timeout_seconds:g} and was "
+        f"ended.{more} Allow more time, or make the task smaller.",
+        task=who.task,
     )
-
-
-class _Attempt:
-    def __init__(self, work: Work, watch: Watch, site: Site) -> None:
-        self._work = work
-        self._watch = watch
-        self._site = site
-        self._label = ""
-        self._loaded: Loaded | None = None
-
-    def run(self, load: Callable[[], Loaded]) -> _Ending:
-        try:
-            with self._watch:
-                self._loaded = load()
-                ending = self._call(self._loaded)
-        except BaseException as error:
-            ending = self._failure(error)
-        ending.label = self._label
-        if isinstance(self._watch.fired, errors.TimeLimitReached):
-            # Whatever the code made of the interruption, it ran longer than it may.
-            if ending.outcome is not Outcome.TIMED_OUT:
-                ending = self._timed_out(self._watch.fired)
-        elif ending.outcome is Outcome.COMPLETED:
-            ending = self._keep(ending)
-        return ending
-
-    def _call(self, loaded: Loaded) -> _Ending:
-        function, arguments = loaded
-        self._label = self._name_run(function, arguments)
-        args, kwargs = function.form.apply(arguments)
-        token = define.active_task.set(self._context(function))
-        try:
-            if function.run_if is not None and not function.run_if(*args, **kwargs):
-                return _Ending(outcome=Outcome.SKIPPED, message="its run_if returned a false value")
-            value = function.fn(*args, **kwargs)
-            if inspect.iscoroutine(value):
-                value = asyncio.run(_until_done(value, self._watch))
-        finally:
-            define.active_task.reset(token)
-        return _Ending(outcome=Outcome.COMPLETED, value=value)
-
-    def _name_run(self, function: TaskFunction, arguments: Mapping[str, Any]) -> str:
-        if function.task_run_name is None:
-            return ""
-        try:
-            return function.task_run_name(arguments)
-        except Exception:
-            _log.exception(
-                "task_run_name of the task %r failed; the run keeps its default name", function.name
-            )
-            return ""
-
-    def _context(self, function: TaskFunction) -> define.TaskRunContext:
-        environment = self._site.environment
-        return define.TaskRunContext(
-            flow_run_id=environment.flow_run_id,
-            flow=environment.flow,
-            flow_run_name=environment.flow_run_name,
-            task=function.name,
-            label=self._label or self._work.label,
-            run=self._work.run,
-            attempt=self._work.attempt,
-            parameters=environment.parameters,
-        )
-
-    def _keep(self, ending: _Ending) -> _Ending:
-        value, work = ending.value, self._work
-        try:
-            ending.value = self._site.freeze(value)
-        except Exception as error:
-            return self._failed(self._unserializable(value, error))
-        keeper = self._site.environment.keeper
-        try:
-            ending.result = keeper.keep(value, work.result, run=work.run, attempt=work.attempt)
-        except errors.RaflowError as error:
-            return self._failed(self._about(error, "its result could not be kept"))
-        return ending
-
-    def _about(self, error: errors.RaflowError, what: str) -> errors.RaflowError:
-        named = type(error)(f"Task {self._task!r}: {what}: {error}", **error.details)
-        named.__cause__ = error
-        return named
-
-    def _unserializable(self, value: object, error: Exception) -> errors.RaflowError:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        unserializable = errors.UnserializableResultError(
-            f"Task {self._task!r} returned a {kind}, which cannot be sent to another process: "
-            f"{message_of(error)}. Return plain data, or what is needed to make the object again "
-            "(a path, a URL, parameters).",
-            task=self._task,
-            type=kind,
-        )
-        unserializable.__cause__ = error
-        return unserializable
-
-    def _failure(self, error: BaseException) -> _Ending:
-        fired = self._watch.fired
-        if isinstance(fired, errors.TimeLimitReached):
-            return self._timed_out(error)
-        if isinstance(fired, errors.TaskInterrupted) or isinstance(
-            error, errors.TaskInterrupted | KeyboardInterrupt
-        ):
-            return _Ending(outcome=Outcome.CANCELLED, message="it was interrupted while it ran")
-        if isinstance(error, errors.SkipTask):
-            return _Ending(outcome=Outcome.SKIPPED, message=message_of(error))
-        return self._failed(error)
-
-    def _failed(self, error: BaseException) -> _Ending:
-        info = describe(error, self._site.pickling)
-        return _Ending(
-            outcome=Outcome.FAILED,
-            label=self._label,
-            message=info.message,
-            error=info,
-            retriable=self._retriable(error),
-        )
-
-    def _timed_out(self, interruption: BaseException) -> _Ending:
-        error = timed_out_error(self._task, self._work.timeout_seconds)
+    if interruption is not None:
         error.__traceback__ = interruption.__traceback__
-        return _Ending(
-            outcome=Outcome.TIMED_OUT,
-            label=self._label,
-            message=error.message,
-            error=describe(error, self._site.pickling),
-            retriable=self._retriable(error),
-        )
-
-    def _retriable(self, error: BaseException) -> bool:
-        condition = self._loaded.function.retry_condition_fn if self._loaded else None
-        if condition is None:
-            return True
-        try:
-            return bool(condition(self._task, error))
-        except Exception:
-            _log.exception(
-                "retry_condition_fn of the task %r failed; the run is not retried", self._task
-            )
-            return False
-
-    @property
-    def _task(self) -> str:
-        return self._loaded.function.name if self._loaded else self._work.label
+    return Ending(
+        outcome=Outcome.TIMED_OUT,
+        message=error.message,
+        error=describe(error, who.pickling),
+        retriable=_retriable(error, who),
+    )
 
 
-async def _until_done(work: Coroutine[Any, Any, object], watch: Watch) -> object:
-    task = asyncio.current_task()
-    assert task is not None
-    watch.hand_over(asyncio.get_running_loop(), task)
-    return await work
+def unserializable(value: object, error: Exception, task: str) -> errors.RaflowError:
+    """Say that a value cannot leave the process."""
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    made = errors.UnserializableResultError(
+        f"Task {task!r} returned a {kind}, which cannot be sent to another process: "
+        f"{message_of(error)}. Return plain data, or what is needed to make the object again "
+        "(a path, a URL, parameters).",
+        task=task,
+        type=kind,
+    )
+    made.__cause__ = error
+    return made
+
+
+def not_kept(error: errors.RaflowError, task: str) -> errors.RaflowError:
+    """Say whose result could not be kept."""
+    named = type(error)(f"Task {task!r}: its result could not be kept: {error}", **error.details)
+    named.__cause__ = error
+    return named
+
+
+def _retriable(error: BaseException, who: Who) -> bool:
+    condition = who.function.retry_condition_fn if who.function else None
+    if condition is None:
+        return True
+    try:
+        return bool(condition(who.task, error))
+    except Exception:
+        _log.exception("retry_condition_fn of the task %r failed; the run is not retried", who.task)
+        return False

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 from raflow.model import LogLine
 
@@ -44,6 +44,15 @@ class Sink:
         self._dropped = 0
         self._closed = False
         self._lock = threading.RLock()  # a signal handler may print while a line is being added
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._lines or self._partial or self._dropped)
+
+    def find(self) -> Sink | None:
+        """Return this sink: it takes what everybody writes."""
+        return self
 
     def log(self, record: logging.LogRecord, text: str) -> None:
         """Add a log record."""
@@ -95,6 +104,13 @@ class Sink:
         return True
 
 
+class Sinks(Protocol):
+    """Knows the sink of whoever writes."""
+
+    def find(self) -> Sink | None:
+        """Return the sink of the code that calls this; None: what it writes is not kept."""
+
+
 class Capture:
     """Puts the process's output through to the sink of whichever call writes.
 
@@ -125,25 +141,25 @@ class Capture:
 
 
 class Sinking:
-    """Makes a sink the one that the current context writes to.
+    """Makes a sink, or what knows the sinks, the one that the current context writes to.
 
     Args:
-        sink: The sink of the call that runs now.
-        whole_process: Threads that the call starts write to it as well. Only for a process that
-            runs one call at a time.
+        sinks: A sink, or the sinks of the calls of a batch.
+        whole_process: Threads that the code starts write there as well. Only for a process that
+            runs one batch at a time.
     """
 
-    __slots__ = ("_sink", "_token", "_whole_process")
+    __slots__ = ("_sinks", "_token", "_whole_process")
 
-    def __init__(self, sink: Sink, *, whole_process: bool) -> None:
-        self._sink = sink
+    def __init__(self, sinks: Sinks, *, whole_process: bool) -> None:
+        self._sinks = sinks
         self._whole_process = whole_process
 
     def __enter__(self) -> None:
         _installation.ensure()
-        self._token = _current.set(self._sink)
+        self._token = _current.set(self._sinks)
         if self._whole_process:
-            _installation.fallback = self._sink
+            _installation.fallback = self._sinks
 
     def __exit__(
         self,
@@ -155,7 +171,17 @@ class Sinking:
         _current.reset(self._token)
 
 
-_current: ContextVar[Sink | None] = ContextVar("raflow_sink", default=None)
+def ensure_captured() -> None:
+    """Put raflow's streams in place again if user code has replaced them for good."""
+    _installation.ensure()
+
+
+_current: ContextVar[Sinks | None] = ContextVar("raflow_sinks", default=None)
+
+
+def _find() -> Sink | None:
+    sinks = _current.get() or _installation.fallback
+    return sinks.find() if sinks is not None else None
 
 
 class _Tee:
@@ -166,7 +192,7 @@ class _Tee:
         self.original = original
 
     def write(self, text: str) -> int:
-        sink = _current.get() or _installation.fallback
+        sink = _find()
         if sink is None or not sink.prints:
             return self.original.write(text)
         sink.write(self.source, text)
@@ -185,7 +211,7 @@ class _Tee:
 
 class _LogTap(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        sink = _current.get() or _installation.fallback
+        sink = _find()
         if sink is not None and record.levelno >= sink.level:
             sink.log(record, self.format(record))
 
@@ -194,7 +220,7 @@ class _Installation:
     """The process-wide part, shared by all captures."""
 
     def __init__(self) -> None:
-        self.fallback: Sink | None = None
+        self.fallback: Sinks | None = None
         self._lock = threading.Lock()
         self._levels: list[int] = []
         self._tees: dict[str, _Tee] = {}

@@ -1,30 +1,134 @@
-"""What fills the holes of a call's arguments, once the values are there."""
+"""The values that fill the holes in the arguments of a batch's calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from raflow.execute._backend import InputSource, Known, ListOf, Part, ValueRef
+from raflow.execute._backend import (
+    EachOf,
+    EachPart,
+    InBatch,
+    InputSource,
+    Known,
+    ListOf,
+    Part,
+    TaskFunction,
+    ValueRef,
+    ValueSlice,
+)
+from raflow.model import PLAIN_TYPES
+
+LEAVES: Final = PLAIN_TYPES | {bytes}
+"""Types of values that hold nothing and never change: giving them out twice is harmless."""
 
 
-def resolve(
-    source: InputSource,
-    value_at: Callable[[ValueRef], object],
-    known: Callable[[Known], object] = lambda known: known.value,
-) -> object:
-    """Return the value that a source stands for.
+class Loader(Protocol):
+    """Turns what travelled with a batch into objects."""
 
-    Args:
-        source: What stands in the place of a future.
-        value_at: Returns the value of a reference.
-        known: Returns the value of what the driver had.
-    """
-    match source:
-        case ValueRef():
-            return value_at(source)
-        case Part(value, index):
-            return value_at(value)[index]  # type: ignore[index]  # the engine saw a sequence
-        case Known():
-            return known(source)
-        case ListOf(items):
-            return [resolve(item, value_at, known) for item in items]
+    def function(self, handle: Any) -> TaskFunction:
+        """Return the function of a job."""
+
+    def arguments(self, payload: Any) -> Mapping[str, Any]:
+        """Return the arguments, or columns of arguments, of a job."""
+
+    def object(self, handle: Any) -> Any:
+        """Return what a handle stands for: a list of entries, or (position -1) one entry."""
+
+
+class NotThereError(Exception):
+    """An input is the value of an earlier call of the batch, and that call did not complete."""
+
+
+class Column(NamedTuple):
+    """What an input gives to each call of a chunk."""
+
+    items: Sequence[Any]
+    frozen: bool
+    """Whether they are entries, which must be thawed, or already values."""
+
+
+class Inputs:
+    """Makes values of input sources; a list used by many calls of a batch is made once."""
+
+    def __init__(
+        self, loader: Loader, thaw: Callable[[Any], object], in_batch: Callable[[int], object]
+    ) -> None:
+        """Begin a batch.
+
+        Args:
+            loader: Knows what handles stand for.
+            thaw: Makes a new value of an entry.
+            in_batch: Returns the value of an earlier call of the batch, or raises `NotThereError`.
+        """
+        self._loader = loader
+        self._thaw = thaw
+        self._in_batch = in_batch
+        self._sequences: dict[ValueRef, Any] = {}
+        self._given: defaultdict[ValueRef, set[int]] = defaultdict(set)
+
+    def value(self, source: InputSource) -> object:
+        """Return the value that a source stands for, for one call or for all of a chunk.
+
+        Raises:
+            NotThereError: It is the value of a call that did not complete.
+        """
+        match source:
+            case ValueRef():
+                return self.thaw(self._entry(source))
+            case InBatch(position):
+                return self._in_batch(position)
+            case Part(ref, item):
+                return self._items(ref, range(item, item + 1))[0]
+            case Known(value):
+                return self.thaw(value)
+            case ListOf(items):
+                return [self.thaw(entry) for entry in self._entries(items)]
+        raise AssertionError(f"{type(source).__name__} is another value for each call")
+
+    def column(self, source: EachOf | EachPart, size: int) -> Column:
+        """Return what a source gives to each call of a chunk of this size."""
+        if isinstance(source, EachOf):
+            return Column(self._entries(source.items), frozen=True)
+        wanted = range(source.start, source.start + size)
+        if isinstance(source.value, Known):
+            return Column(_take(self.thaw(source.value.value), wanted), frozen=False)
+        return Column(self._items(source.value, wanted), frozen=False)
+
+    def thaw(self, entry: object) -> object:
+        """Return the value of an entry."""
+        return entry if type(entry) in PLAIN_TYPES else self._thaw(entry)
+
+    def _entry(self, ref: ValueRef) -> object:
+        found = self._loader.object(ref.handle)
+        return found if ref.position < 0 else found[ref.position]
+
+    def _entries(self, items: tuple[ValueRef | ValueSlice | Known, ...]) -> list[object]:
+        entries: list[object] = []
+        for item in items:
+            match item:
+                case ValueSlice(handle, start, stop):
+                    entries += self._loader.object(handle)[start:stop]
+                case ValueRef():
+                    entries.append(self._entry(item))
+                case Known(value):
+                    entries.append(value)
+        return entries
+
+    def _items(self, ref: ValueRef, wanted: range) -> Sequence[Any]:
+        """Return items of a list; those that can change are given out only once."""
+        given = self._given[ref]
+        if ref not in self._sequences or not given.isdisjoint(wanted):
+            self._sequences[ref] = self.thaw(self._entry(ref))
+            given.clear()
+        items = _take(self._sequences[ref], wanted)
+        if not LEAVES.issuperset(map(type, items)):
+            given.update(wanted)
+        return items
+
+
+def _take(sequence: Any, wanted: range) -> Sequence[Any]:
+    if isinstance(sequence, list | tuple):
+        return sequence[wanted.start : wanted.stop]
+    return [sequence[item] for item in wanted]

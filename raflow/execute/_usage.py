@@ -1,4 +1,4 @@
-"""What an attempt used of its process, and which process that was."""
+"""What the calls of a batch used of their process, and which process that was."""
 
 from __future__ import annotations
 
@@ -7,85 +7,78 @@ import resource
 import socket
 import sys
 import time
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+from raflow.model import Place
 
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 
-class Place(NamedTuple):
-    """Where calls run."""
-
-    pid: int
-    host: str
-    node_id: str
-
-    @classmethod
-    def here(cls, node_id: str) -> Place:
-        """Describe this process."""
-        return cls(os.getpid(), socket.gethostname(), node_id)
-
-
-class Usage(NamedTuple):
-    """What one attempt used."""
-
-    cpu_seconds: float
-    peak_memory: int
-    """Bytes."""
+def here(node_id: str) -> Place:
+    """Describe this process."""
+    return Place(os.getpid(), socket.gethostname(), node_id)
 
 
 class Meter(Protocol):
-    """Measures attempts, one after the other."""
+    """Measures the batches of a process, or of a thread."""
 
-    def start(self) -> float:
-        """Begin an attempt; returns the CPU seconds used so far."""
+    def begin(self) -> None:
+        """Begin a batch on this thread."""
 
-    def stop(self, started: float) -> Usage:
-        """End the attempt that began with `started`."""
+    def cpu(self) -> float:
+        """Return the CPU seconds used so far, from any beginning."""
+
+    def peak(self) -> int:
+        """Return the highest resident memory, in bytes, since the batch began."""
 
 
 class ThreadMeter:
-    """Measures attempts that share their process with others: CPU of the thread, memory of all."""
+    """Measures batches that share their process with others: CPU of the thread, memory of all."""
 
-    def start(self) -> float:
-        """Begin an attempt on this thread."""
+    def begin(self) -> None:
+        """Begin a batch on this thread."""
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of this thread."""
         return time.thread_time()
 
-    def stop(self, started: float) -> Usage:
-        """End it."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
-        return Usage(time.thread_time() - started, peak)
+    def peak(self) -> int:
+        """Return the highest resident memory of the process so far."""
+        return _peak()
 
 
 class ProcessMeter:
-    """Measures attempts that have their process to themselves: all threads and ended children.
+    """Measures batches that have their process to themselves: all threads and ended children.
 
-    Linux lets a process reset its own high-water mark of memory, so that each attempt has its own.
+    Linux lets a process reset its own high-water mark of memory, so that each batch has its own.
     Where that is not permitted the peak is that of the process so far.
     """
 
     def __init__(self) -> None:
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
 
-    def start(self) -> float:
-        """Begin an attempt."""
+    def begin(self) -> None:
+        """Begin a batch."""
         if self._reset is not None:
             try:
                 os.write(self._reset, b"5")
             except OSError:
                 self._reset = None
-        return _cpu_seconds()
 
-    def stop(self, started: float) -> Usage:
-        """End it."""
-        # Not VmHWM of /proc/self/status, which is the same to within what the process was before
-        # it became Python (some MB at most), and takes a hundred times as long to read.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
-        return Usage(_cpu_seconds() - started, peak)
+    def cpu(self) -> float:
+        """Return the CPU seconds of this process and of its ended children."""
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
+
+    def peak(self) -> int:
+        """Return the highest resident memory since the batch began."""
+        return _peak()
 
 
-def _cpu_seconds() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+def _peak() -> int:
+    # Not VmHWM of /proc/self/status, which is the same to within what the process was before
+    # it became Python (some MB at most), and takes a hundred times as long to read.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
 
 
 def _open(path: str, flags: int) -> int | None:
