@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from raflow.model import StateType, TriggerRule
+from raflow.model import TriggerRule
 
 
 class Verdict(Enum):
@@ -39,14 +39,12 @@ class Upstream:
         """Whether all are final."""
         return self.done == self.total
 
-    def count(self, state: StateType) -> None:
-        """Count one more that became final."""
-        if state is StateType.COMPLETED:
-            self.succeeded += 1
-        elif state is StateType.SKIPPED:
-            self.skipped += 1
-        else:
-            self.failed += 1
+    def add(self, other: Upstream) -> None:
+        """Count what another counted, too."""
+        self.total += other.total
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.skipped += other.skipped
 
 
 def decide(rule: TriggerRule, upstream: Upstream) -> Verdict:

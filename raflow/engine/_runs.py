@@ -1,115 +1,265 @@
-"""What the engine remembers of each call."""
+"""What the engine remembers of task runs: columns for all, objects for what is out of the ordinary.
+
+An ordinary task run has its inputs, is sent, and completes at the first attempt. It costs some
+bytes in the columns of its table; neighbours are handled together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
 
-from raflow.engine._events import CallRegistered
+from raflow.engine import _codes as codes
+from raflow.engine._events import CallMade
 from raflow.engine._rules import Upstream
-from raflow.model import Edge, NodeKind, State, StateType, TaskRunKey
+from raflow.model import (
+    UNKNOWN_TRUTH,
+    Chunk,
+    Edge,
+    NodeKind,
+    StateName,
+    TaskOptions,
+    TaskRunEvent,
+    TaskRunKey,
+    next_task_run_state,
+)
+
+WATCHED: Final = 1
+"""Mark of a call: others wait for it."""
+EDGED: Final = 2
+"""Mark of a call: it depends on others."""
 
 
-class Waiter(NamedTuple):
-    """A run that waits, and by which of its edges."""
+@dataclass(slots=True)
+class Waiting(Upstream):
+    """What a task run waits for, counted; what the items of a map wait for together."""
 
-    run: Run
-    edge: Edge
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One task run: a single call, a subflow, or an item of a map."""
-
-    key: TaskRunKey
-    node: Node
-    state: State
-    upstream: Upstream = field(default_factory=Upstream)
-    """What it waits for, counted."""
-    falsy_condition: str = ""
+    falsy: str = ""
     """Key of the `run_if` source that turned out false."""
-    odd_condition: str = ""
+    odd: str = ""
     """Key of the `run_if` source whose value is neither true nor false."""
-    queued: bool = False
-    """Its inputs are there and it waits for a place in the window."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went wrong with a task run so far."""
+
     attempts: int = 0
-    """Attempts begun."""
+    """Attempts begun, and not handed back."""
     failures: int = 0
     """Attempts that user code ended: by an exception or by running out of time."""
     crashes: int = 0
-    """Attempts that the infrastructure ended."""
-    batch: int = -1
-    """The batch it travels in; -1 when it is in none."""
-    submitted_at: float = 0.0
-    truth: bool | None = None
-    """`bool` of its value, where that is known."""
-    seen: bool = False
-    """The flow's body looked at its outcome."""
-    told: bool = False
-    """Those who wait for it have been told how it ended."""
-    waiters: list[Waiter] = field(default_factory=list)
-    story: list[State] = field(default_factory=list)
+    """Attempts that the infrastructure ended, and that were charged."""
+    losses: int = 0
+    """How often its batch died without any charge to it."""
+
+
+class Runs(ABC):
+    """A table of task runs: the items of a map, or all single calls."""
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        self.states = bytearray()
+        self.since = array("d")
+        self.truths = bytearray()
+        self.unfinished = 0
+        self.tallies: dict[int, Tally] = {}
+        self.seen: set[int] = set()
+        """Failures that the flow's body looked at."""
+        self.waiters: dict[int, list[Edge]] = {}
+        """By run: the edges of those who wait for it. Kept for failures, to judge them by."""
+
+    def grow(self, count: int, at: float) -> None:
+        """Add pending runs."""
+        self.states.extend(bytes(count))
+        self.since.extend(array("d", [at]) * count)
+        self.truths.extend(bytes([UNKNOWN_TRUTH]) * count)
+        self.unfinished += count
+
+    @abstractmethod
+    def key(self, index: int) -> TaskRunKey:
+        """Return the key of a run."""
+
+    @abstractmethod
+    def label(self, index: int) -> str:
+        """Return its name for people."""
+
+    @abstractmethod
+    def options(self, index: int) -> TaskOptions:
+        """Return how it runs."""
+
+    @abstractmethod
+    def chunks(self, start: int, stop: int, attempt: int) -> Sequence[Chunk]:
+        """Return the runs as chunks."""
+
+    def name(self, index: int) -> StateName:
+        """Return the name of a run's state."""
+        return codes.NAMES[self.states[index]]
+
+    def end(self, index: int) -> int:
+        """Return how a run ended."""
+        return codes.ENDS[self.states[index]]
+
+    def move(self, start: int, stop: int, event: TaskRunEvent, at: float) -> None:
+        """Change the state of neighbours by one event."""
+        following = codes.moved(self.states[start:stop], event)
+        if following is None:
+            for index in range(start, stop):
+                self.following(index, event)
+        assert following is not None
+        self.states[start:stop] = following
+        self.since[start:stop] = array("d", [at]) * (stop - start)
+
+    def following(self, index: int, event: TaskRunEvent) -> StateName:
+        """Return the state that follows; an impossible one raises with what is known."""
+        since = self.since[index]
+        story = [f"{self.label(index)} is {self.name(index)} since {since:.3f}"]
+        attempts = self.attempts(index)
+        return next_task_run_state(self.name(index), event, attempt=attempts, story=story)
+
+    def attempts(self, index: int) -> int:
+        """Return how many attempts of an unfinished run have begun."""
+        tally = self.tallies.get(index)
+        return codes.IS_OUT[self.states[index]] if tally is None else tally.attempts
+
+    def tally(self, index: int) -> Tally:
+        """Return the tally of a run; from now on it has one."""
+        found = self.tallies.get(index)
+        if found is None:
+            found = self.tallies[index] = Tally(attempts=self.attempts(index))
+        return found
+
+    def failures(self) -> Iterator[int]:
+        """Yield the runs that failed."""
+        return codes.marked(self.states.translate(codes.IS_FAILED))
+
+
+class Calls(Runs):
+    """All single calls, by node id. The rows of maps stand for maps that have no items."""
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        super().__init__()
+        self.calls: list[CallMade | None] = []
+        """None once the call is final."""
+        self.keys: list[str] = []
+        """Empty once the call is released."""
+        self.marks = bytearray()
+        self.dropped = bytearray()
+        """1: nobody can ask for the value any more; 2: it has been released."""
+        self.lengths: dict[int, int] = {}
+        """`len` of the value of a call, where that is known."""
+
+    def add(self, calls: Sequence[CallMade], at: float) -> None:
+        """Add calls, in the order of their ids."""
+        assert calls[0].node == len(self.calls), "calls are registered in the order of their ids"
+        self.grow(len(calls), at)
+        self.calls.extend(calls)
+        self.keys.extend([call.key for call in calls])
+        self.marks.extend(bytes(len(calls)))
+        self.dropped.extend(bytes(len(calls)))
+
+    def call(self, index: int) -> CallMade:
+        """Return a call that is not final."""
+        call = self.calls[index]
+        assert call is not None
+        return call
+
+    def key(self, index: int) -> TaskRunKey:
+        """Return the key of a call."""
+        return TaskRunKey(index)
+
+    def label(self, index: int) -> str:
+        """Return its name for people."""
+        return self.keys[index]
+
+    def options(self, index: int) -> TaskOptions:
+        """Return how it runs."""
+        return self.call(index).options
+
+    def chunks(self, start: int, stop: int, attempt: int) -> Sequence[Chunk]:
+        """Return the calls as chunks: one each."""
+        rows = zip(range(start, stop), repeat(-1), repeat(0), repeat(attempt))
+        return list(map(Chunk._make, rows))
+
+
+class Mapped(Runs):
+    """The items of one map."""
+
+    def __init__(self, call: CallMade, sources: Sequence[tuple[Edge, Mapped]]) -> None:
+        """Begin without items."""
+        super().__init__()
+        self.call = call
+        self.node = call.node
+        self.sources = sources
+        """Maps whose items feed its own, one each."""
+        self.shared = Waiting()
+        """What all items wait for."""
+        self.special: dict[int, Waiting] = {}
+        """What single items wait for besides."""
+        self.followers: list[Mapped] = []
+        """Maps whose items are fed by its own."""
+        self.whole: list[Edge] = []
+        """Edges of those who wait for all items."""
+        self.expanded = False
+        """There are items, or it is known that there will be none."""
+        self.complete = False
+        """No more items will come."""
+        self.given_up = False
+        """It has no items, and its row among the single calls tells why."""
+        self.closed = False
+        """It has been noted that every item is final."""
+        self.told = False
+        """Those who wait for all items have been told."""
+        self.failed = 0
+        self.skipped = 0
+        self.released = bytearray()
+        """1 for items whose value has been released."""
+
+    @property
+    def length(self) -> int:
+        """How many items there are so far."""
+        return len(self.states)
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more can happen to it."""
-        return self.state.is_final
+        """Whether every item is final and no more will come."""
+        return self.complete and self.unfinished == 0
 
-    @property
-    def failed(self) -> bool:
-        """Whether it ended otherwise than completed or skipped."""
-        return self.is_final and self.state.type not in (StateType.COMPLETED, StateType.SKIPPED)
+    def outcome(self) -> int:
+        """Return how the whole map ended: failed if any item did, skipped if all were."""
+        if self.failed:
+            return codes.FAILED
+        if self.skipped and self.skipped == self.length:
+            return codes.SKIPPED
+        return codes.SUCCEEDED
 
-    @property
-    def label(self) -> str:
-        """The node's key, and the item's position in a map."""
-        key = self.node.call.key
-        return key if self.key.map_index < 0 else f"{key}[{self.key.map_index}]"
+    def grow(self, count: int, at: float) -> None:
+        """Add pending items."""
+        super().grow(count, at)
+        self.released.extend(bytes(count))
 
-    def tell(self) -> Iterator[str]:
-        """Yield its states so far, in words."""
-        return (f"{state.name} at {state.at:.3f}" for state in self.story)
+    def key(self, index: int) -> TaskRunKey:
+        """Return the key of an item."""
+        return TaskRunKey(self.node, index)
+
+    def label(self, index: int) -> str:
+        """Return its name for people."""
+        return f"{self.call.key}[{index}]"
+
+    def options(self, index: int) -> TaskOptions:  # noqa: ARG002 - all items have the same
+        """Return how the items run."""
+        return self.call.options
+
+    def chunks(self, start: int, stop: int, attempt: int) -> Sequence[Chunk]:
+        """Return the items as one chunk."""
+        return [Chunk(self.node, start, stop, attempt)]
 
 
-@dataclass(slots=True, eq=False)
-class Node:
-    """One call of the flow's body, with all its task runs."""
-
-    call: CallRegistered
-    runs: list[Run] = field(default_factory=list)
-    """One for a single call; one per item for a map. A map that could not be expanded has one run
-    with map_index -1, which tells why."""
-    expanded: bool = False
-    """The runs exist."""
-    unfinished: int = 0
-    length: int | None = None
-    """Items of a map; `len` of the value of a single call, where that is known."""
-    told: bool = False
-    """Those who wait for the whole node have been told how it ended."""
-    waiters: list[Waiter] = field(default_factory=list)
-    """Runs that wait for every item of this map."""
-    maps: list[Node] = field(default_factory=list)
-    """Maps over this node's value that wait to learn their length."""
-
-    @property
-    def is_map(self) -> bool:
-        """Whether the node is a mapped call."""
-        return self.call.kind is NodeKind.MAP
-
-    @property
-    def is_final(self) -> bool:
-        """Whether every run is final."""
-        return self.expanded and self.unfinished == 0
-
-    def run(self, item: int) -> Run:
-        """Return the run of an item; for a single call, or a map without items, its one run."""
-        return self.runs[item] if self.is_map and self.runs[0].key.map_index >= 0 else self.runs[0]
-
-    def outcome(self) -> StateType:
-        """Return how the whole node ended: failed if any run did, skipped if every run was."""
-        if any(run.failed for run in self.runs):
-            return StateType.FAILED
-        if self.runs and all(run.state.type is StateType.SKIPPED for run in self.runs):
-            return StateType.SKIPPED
-        return StateType.COMPLETED
+def is_map(call: CallMade) -> bool:
+    """Tell whether a call is mapped."""
+    return call.kind is NodeKind.MAP

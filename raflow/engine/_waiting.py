@@ -1,118 +1,97 @@
-"""Who waits for whom: connecting runs to their sources, and counting sources that are final."""
+"""Texts about what a task run waits for, and how many items a map over task values has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from raflow.engine._runs import Node, Run, Waiter
-from raflow.model import Edge, EdgeKind, StateName, StateType
+from raflow.engine import _codes as codes
+from raflow.engine._ledger import Ledger
+from raflow.engine._runs import Mapped
+from raflow.model import Edge, EdgeKind, TaskRunEvent, TaskRunKey
 
 _NAMED: Final = 3
 
 
-def connect(run: Run, nodes: Sequence[Node]) -> None:
-    """Make a new run wait for its sources; count those that have told their end already."""
-    for edge in run.node.call.edges:
-        if edge.target_item not in (None, run.key.map_index):
-            continue
-        run.upstream.total += 1
-        node = nodes[edge.source]
-        source = source_of(edge, node, run)
-        source.waiters.append(Waiter(run, edge))
-        if source.told:
-            count(run, edge, source)
-
-
-def source_of(edge: Edge, node: Node, run: Run) -> Run | Node:
-    """Return what an edge of `run` waits for: one run, or every item of a map."""
-    if not node.is_map:
-        return node.runs[0]
-    if edge.kind is EdgeKind.ITEM:
-        return node.run(run.key.map_index)
-    return node if edge.source_item is None else node.run(edge.source_item)
-
-
-def count(run: Run, edge: Edge, source: Run | Node) -> None:
-    """Take note of how a source of `run` ended."""
-    outcome = source.state.type if isinstance(source, Run) else source.outcome()
-    if edge.allow_failure and outcome is not StateType.SKIPPED:
-        outcome = StateType.COMPLETED
-    run.upstream.count(outcome)
-    if edge.kind is EdgeKind.CONDITION and outcome is StateType.COMPLETED:
-        truth = source.truth if isinstance(source, Run) else bool(source.length)
-        name = source.label if isinstance(source, Run) else source.call.key
-        if truth is None:
-            run.odd_condition = name
-        elif not truth:
-            run.falsy_condition = name
-
-
-def waits_for(run: Run, nodes: Sequence[Node]) -> str:
-    """Say what a run waits for, for the reason of its state."""
-    if run.upstream.all_done:
+def waits_for(key: TaskRunKey, ledger: Ledger) -> str:
+    """Say what a run waits for; empty if it waits for nothing but a place to run."""
+    runs, index = ledger.find(key)
+    mapped = ledger.maps.get(key.node)
+    code = runs.states[index]
+    if code != codes.PENDING and (code != codes.MAPPED or mapped is None or mapped.expanded):
         return ""
-    sources = (nodes[edge.source] for edge in run.node.call.edges)
-    return f"waits for {_listed([n.call.key for n in sources if not n.is_final])}"
+    call = mapped.call if mapped else ledger.calls.calls[key.node]
+    edges = call.edges if call else ()
+    sources = [edge for edge in edges if edge.target_item in (None, key.map_index)]
+    open_sources = [ledger.calls.keys[e.source] for e in sources if not _is_final(e, ledger)]
+    return f"waits for {_listed(open_sources)}" if open_sources else ""
 
 
-def failed_sources(run: Run, nodes: Sequence[Node]) -> str:
+def _is_final(edge: Edge, ledger: Ledger) -> bool:
+    found = ledger.maps.get(edge.source)
+    return bool(ledger.calls.end(edge.source)) if found is None else found.is_final
+
+
+def failed_sources(edges: Sequence[Edge], mapped: Mapped | None, item: int, ledger: Ledger) -> str:
     """Say which sources of a run did not complete."""
     names: list[str] = []
-    for edge in run.node.call.edges:
-        if edge.target_item in (None, run.key.map_index):
-            source = source_of(edge, nodes[edge.source], run)
-            runs = [source] if isinstance(source, Run) else source.runs
-            names += [upstream.label for upstream in runs if upstream.failed]
+    for edge in edges:
+        if edge.target_item not in (None, item):
+            continue
+        source = ledger.maps.get(edge.source)
+        if mapped is not None and edge.kind is EdgeKind.ITEM and source is not None:
+            if source.end(item) == codes.FAILED:
+                names.append(source.label(item))
+        else:
+            names += ledger.labels_of_failures([edge])
     return f"{_listed(names)} did not complete"
 
 
 class NoItems(NamedTuple):
     """Why a map can never be expanded."""
 
-    state: StateName
+    event: TaskRunEvent
     message: str
 
 
-def map_length(node: Node, nodes: Sequence[Node]) -> int | NoItems | None:
+def map_length(mapped: Mapped, ledger: Ledger) -> int | NoItems | None:
     """Return how many items a map over task values has; None as long as that is not known."""
     lengths: dict[str, int] = {}
-    for edge in node.call.edges:
+    for edge in mapped.call.edges:
         if edge.kind is EdgeKind.ITEM:
-            found = _item_count(nodes[edge.source])
+            found = _item_count(edge.source, ledger)
             if not isinstance(found, int):
                 return found
-            lengths[edge.parameter or nodes[edge.source].call.key] = found
-    if node.call.length is not None:
-        lengths["the other inputs"] = node.call.length
+            lengths[edge.parameter or ledger.calls.keys[edge.source]] = found
+    if mapped.call.length is not None:
+        lengths["the other inputs"] = mapped.call.length
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         message = (
             f"The inputs of one map must be equally long, but their lengths are {told}. Wrap what "
             "all items share in unmapped(...)."
         )
-        return NoItems(StateName.FAILED, message)
+        return NoItems(TaskRunEvent.FAILED, message)
     return next(iter(lengths.values()))
 
 
-def _item_count(source: Node) -> int | NoItems | None:
-    key = source.call.key
-    if source.is_map:
-        if not source.expanded:
-            return None
-        if source.length is not None:
-            return source.length
-    if not source.is_final:
+def _item_count(node: int, ledger: Ledger) -> int | NoItems | None:
+    calls, source = ledger.calls, ledger.maps.get(node)
+    key = calls.keys[node]
+    if source is not None and not source.given_up:
+        return source.length if source.complete else None
+    end = calls.end(node)
+    if end == codes.OPEN:
         return None
-    run = source.runs[0]
-    if run.failed:
-        return NoItems(StateName.UPSTREAM_FAILED, f"{key} did not complete")
-    if run.state.type is StateType.SKIPPED:
-        return NoItems(StateName.SKIPPED, f"{key} was skipped")
-    if source.length is None:
+    if end == codes.FAILED:
+        return NoItems(TaskRunEvent.UPSTREAM_FAILED, f"{key} did not complete")
+    if end == codes.SKIPPED:
+        return NoItems(TaskRunEvent.SKIPPED, f"{key} was skipped")
+    length = calls.lengths.get(node)
+    if length is None:
         message = f"The value of {key} has no length, so nothing can be mapped over it. "
-        return NoItems(StateName.FAILED, message + "Return a list from it.")
-    return source.length
+        return NoItems(TaskRunEvent.FAILED, message + "Return a list from it.")
+    return length
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,249 @@
+"""From ready to sent: the queues, the window, and what is in flight."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from raflow.engine import _codes as codes
+from raflow.engine import _commands as commands
+from raflow.engine._fusion import Fusion, watched
+from raflow.engine._kinds import Kinds
+from raflow.engine._ledger import Ledger
+from raflow.engine._ready import (
+    MOST_CALLS,
+    Costs,
+    Draft,
+    Load,
+    Piece,
+    Queue,
+    held_until,
+    is_worth_a_second,
+    load_of,
+    names_of,
+    share,
+    unknown_calls,
+)
+from raflow.engine._runs import Runs
+from raflow.model import Chunk, Resources, TaskRunEvent
+
+_LARGE_BYTES: Final = 100 * 1024
+"""Values above become objects of their own."""
+_LARGE_VALUES: Final = 8
+"""How many of them a batch may make."""
+
+
+class Flight:
+    """A batch in flight."""
+
+    __slots__ = (
+        "again",
+        "batch",
+        "offsets",
+        "pieces",
+        "queue",
+        "returned",
+        "size",
+        "submitted_at",
+    )
+
+    def __init__(self, batch: int, queue: Queue, pieces: Sequence[Piece], at: float) -> None:
+        """Note what has been sent."""
+        self.batch = batch
+        self.queue = queue
+        self.pieces = pieces
+        self.submitted_at = at
+        self.returned: set[int] = set()
+        """Positions that were handed back while it goes on."""
+        self.offsets: list[int] = []
+        """Position of the first run of each piece."""
+        self.again: list[int] = []
+        """Positions of those whose attempt is not the first."""
+        self.size = 0
+        for piece in pieces:
+            self.offsets.append(self.size)
+            if piece.attempt > 1:
+                self.again.append(self.size)
+            self.size += piece.size
+
+    def run(self, position: int) -> tuple[Runs, int]:
+        """Return the run at a position: its table and row."""
+        number = bisect_right(self.offsets, position) - 1
+        piece = self.pieces[number]
+        return piece.runs, piece.start + position - self.offsets[number]
+
+    def parts(self, start: int, stop: int) -> Iterator[tuple[Piece, int]]:
+        """Yield the runs at positions from `start` to `stop`, and the position of each part."""
+        number = bisect_right(self.offsets, start) - 1
+        while start < stop:
+            piece, offset = self.pieces[number], self.offsets[number]
+            end = min(stop, offset + piece.size)
+            if start == offset and end == offset + piece.size:
+                yield piece, start
+            else:
+                first = piece.start - offset
+                yield piece.part(first + start, first + end), start
+            start = end
+            number += 1
+
+
+class Dispatch:
+    """Sends ready calls, in batches, as far as window and workers allow."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        kinds: Kinds,
+        costs: Costs,
+        *,
+        window: int,
+        slots: Callable[[Resources], int],
+    ) -> None:
+        """Begin with nothing in flight."""
+        self._ledger = ledger
+        self._kinds = kinds
+        self._costs = costs
+        self._window = window
+        self._slots = slots
+        self._next = 0
+        self._timer: float | None = None
+        self.flights: dict[int, Flight] = {}
+        self.waits_for_company = True
+        """More calls may come that are not ready now."""
+
+    # Ready --------------------------------------------------------------------------------------
+
+    def push(self, runs: Runs, start: int, stop: int, at: float, *, front: bool) -> None:
+        """Queue neighbours of one kind whose inputs are there."""
+        kind = self._kinds.of_run(runs, start)
+        if not runs.tallies or runs.tallies.keys().isdisjoint(range(start, stop)):
+            self.push_piece(Piece(runs, start, stop, kind), at, front=front)
+            return
+        for index in range(start, stop):
+            piece = Piece(runs, index, index + 1, kind, runs.attempts(index) + 1)
+            self.push_piece(piece, at, front=front)
+
+    def push_piece(self, piece: Piece, at: float, *, front: bool) -> None:
+        """Queue a piece."""
+        self.mark(piece)
+        piece.kind.queue.push(piece, at, front=front)
+
+    def push_parcel(self, indexes: Sequence[tuple[Runs, int]]) -> None:
+        """Queue runs that travel together, without company."""
+        pieces: list[Piece] = []
+        for runs, index in indexes:
+            kind = self._kinds.of_run(runs, index)
+            piece = Piece(runs, index, index + 1, kind, runs.attempts(index) + 1)
+            self.mark(piece)
+            pieces.append(piece)
+        if pieces:
+            pieces[0].kind.queue.parcels.append(pieces)
+
+    @staticmethod
+    def mark(piece: Piece) -> None:
+        """Note that runs are queued."""
+        runs, start, stop = piece.runs, piece.start, piece.stop
+        waits = runs.states[start] == codes.AWAITING_RETRY
+        code = codes.REQUEUED if waits else codes.QUEUED
+        runs.states[start:stop] = bytes([code]) * (stop - start)
+
+    def clear(self) -> None:
+        """Send nothing more of what is ready now."""
+        for queue in self._kinds.queues:
+            queue.clear()
+
+    # Sent ---------------------------------------------------------------------------------------
+
+    def timer_is_over(self) -> None:
+        """Take note that `SendDue` has come."""
+        self._timer = None
+
+    def send(self, at: float) -> None:
+        """Send what can be sent now."""
+        for queue in self._kinds.queues:
+            if queue.has_calls:
+                slots = max(1, self._slots(queue.resources))
+                while self._may_send(queue, slots) and self._send_one(queue, slots, at):
+                    pass
+
+    def _may_send(self, queue: Queue, slots: int) -> bool:
+        return queue.has_calls and len(self.flights) < self._window and queue.flying < 2 * slots
+
+    def _send_one(self, queue: Queue, slots: int, at: float) -> bool:
+        """Send a batch; tell whether there was one to send."""
+        if queue.parcels:
+            self._submit(queue, queue.parcels.popleft(), at)
+            return True
+        load = load_of(queue, self._costs)
+        if queue.flying >= slots and not is_worth_a_second(load, self._costs.budget):
+            return False
+        until = held_until(queue, load) if self.waits_for_company else 0.0
+        if at < until:
+            self._hold(until)
+            return False
+        queue.line_up()
+        self._submit(queue, self._draft(queue, load, slots).pieces, at)
+        queue.since = at
+        return True
+
+    def _hold(self, until: float) -> None:
+        if self._timer is None or until < self._timer:
+            self._timer = until
+            self._ledger.out.append(commands.SetSendTimer(due=until))
+
+    def _draft(self, queue: Queue, load: Load, slots: int) -> Draft:
+        draft = Draft(
+            costs=self._costs,
+            limit=share(load, slots, self._costs.budget),
+            unknown=unknown_calls(load, slots),
+        )
+        idle = max(1, slots - queue.flying)
+        if queue.alone:
+            draft.most = 1
+        elif idle > 1 and watched([queue.pieces[0]], self._ledger):
+            # What follows these is not in the load: leave some for each idle worker.
+            draft.most = -(-load.calls // idle)
+        draft.fill(queue)
+        if not queue.alone:
+            draft.most = MOST_CALLS
+            fusion = Fusion(draft, queue, self._ledger, self._kinds)
+            left = load.calls - draft.size
+            fusion.follow(sparing=left < idle - 1)
+        return draft
+
+    def _submit(self, queue: Queue, pieces: Sequence[Piece], at: float) -> None:
+        chunks: list[Chunk] = []
+        for piece in pieces:
+            runs, start, stop, _, attempt = piece
+            runs.move(start, stop, TaskRunEvent.SUBMITTED, at)
+            tally = runs.tallies.get(start)
+            if tally is not None:
+                tally.attempts += 1
+            chunks += runs.chunks(start, stop, attempt)
+        flight = Flight(self._next, queue, pieces, at)
+        self.flights[flight.batch] = flight
+        self._next += 1
+        queue.flying += 1
+        self._ledger.out.append(
+            commands.SendBatch(
+                at=at,
+                batch=flight.batch,
+                resources=queue.resources,
+                chunks=tuple(chunks),
+                budget=self._costs.budget,
+                own_values=self._own_values(flight),
+            )
+        )
+
+    def _own_values(self, flight: Flight) -> int:
+        pace = self._costs.pace
+        large = any(pace.bytes(name) > _LARGE_BYTES for name in names_of(flight.pieces))
+        return min(flight.size, _LARGE_VALUES) if large else 1
+
+    def land(self, batch: int) -> Flight | None:
+        """Take a batch out of what is in flight; None if it is not known."""
+        flight = self.flights.pop(batch, None)
+        if flight is not None:
+            flight.queue.flying -= 1
+        return flight

@@ -1,0 +1,208 @@
+"""All task runs of a flow run, the changes of their states, and the news of what has ended."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from raflow.engine import _codes as codes
+from raflow.engine import _commands as commands
+from raflow.engine._runs import Calls, Mapped, Runs, Waiting
+from raflow.model import (
+    UNKNOWN_TRUTH,
+    Edge,
+    EdgeKind,
+    State,
+    StateName,
+    TaskRunEvent,
+    TaskRunKey,
+)
+
+
+class Ended(NamedTuple):
+    """Neighbours that have become final."""
+
+    runs: Runs
+    start: int
+    stop: int
+
+
+News: TypeAlias = Ended | Mapped
+"""What has ended, or (a map) is complete or has got its length."""
+
+
+class Ledger:
+    """Holds the tables, moves states, and gathers commands."""
+
+    def __init__(self) -> None:
+        """Begin with nothing registered."""
+        self.calls = Calls()
+        self.maps: dict[int, Mapped] = {}
+        self.waiting: dict[int, Waiting] = {}
+        """By call: what those wait for whose inputs are not all there. A call that was sent along
+        with its source stays here until it is final."""
+        self.expecting: dict[int, list[Mapped]] = {}
+        """By node: maps that wait to learn its length."""
+        self.subflows: set[int] = set()
+        """Those that run."""
+        self.news: deque[News] = deque()
+        """Whose dependants are still to be told: a queue rather than recursion, because a failure
+        may run down a chain of any length."""
+        self.out: list[commands.Command] = []
+        self.open_calls = 0
+        self.open_maps = 0
+        self.stopping = ""
+
+    # To read ------------------------------------------------------------------------------------
+
+    def find(self, key: TaskRunKey) -> tuple[Runs, int]:
+        """Return the table of a run, and its row."""
+        node, item = key
+        found = self.maps.get(node) if item >= 0 else None
+        if found is None or item >= found.length:
+            return self.calls, node
+        return found, item
+
+    def end_of(self, edge: Edge) -> int:
+        """Tell how the source of an edge ended; of an edge of ITEM kind, unless it is a map."""
+        found = self.maps.get(edge.source)
+        if found is None or found.given_up:
+            return self.calls.end(edge.source)
+        item = edge.source_item
+        if item is None:
+            return found.outcome() if found.is_final else codes.OPEN
+        if item < found.length:
+            return found.end(item)
+        return codes.FAILED if found.complete else codes.OPEN
+
+    def source_label(self, edge: Edge) -> str:
+        """Return the name of the source of an edge."""
+        found = self.maps.get(edge.source)
+        if found is None or edge.source_item is None:
+            return self.calls.keys[edge.source]
+        return found.label(edge.source_item)
+
+    def count(self, waiting: Waiting, edge: Edge, end: int) -> None:
+        """Take note of how a source ended."""
+        if edge.allow_failure and end == codes.FAILED:
+            end = codes.SUCCEEDED
+        if end == codes.FAILED:
+            waiting.failed += 1
+        elif end == codes.SKIPPED:
+            waiting.skipped += 1
+        else:
+            waiting.succeeded += 1
+            if edge.kind is EdgeKind.CONDITION:
+                self._ask(waiting, edge)
+
+    def _ask(self, waiting: Waiting, edge: Edge) -> None:
+        """Look at the value of a `run_if` source."""
+        found = self.maps.get(edge.source)
+        if found is None:
+            truth = self.calls.truths[edge.source]
+        elif edge.source_item is None or edge.source_item >= found.length:
+            truth = bool(found.length)
+        else:
+            truth = found.truths[edge.source_item]
+        if truth == UNKNOWN_TRUTH:
+            waiting.odd = self.source_label(edge)
+        elif not truth:
+            waiting.falsy = self.source_label(edge)
+
+    # Single runs --------------------------------------------------------------------------------
+
+    def enter(
+        self,
+        runs: Runs,
+        index: int,
+        event: TaskRunEvent,
+        at: float,
+        message: str = "",
+        reason: str = "",
+    ) -> StateName:
+        """Move one run by an event, and say so."""
+        name = runs.following(index, event)
+        attempts = runs.attempts(index)
+        runs.states[index] = codes.CODES[name]
+        runs.since[index] = at
+        state = State(name=name, at=at, message=message, reason=reason)
+        run = runs.key(index)
+        self.out.append(commands.StateEntered(run=run, state=state, attempts=attempts))
+        return name
+
+    def finish(
+        self, runs: Runs, index: int, event: TaskRunEvent, at: float, message: str = ""
+    ) -> None:
+        """End one run by an event, and say so."""
+        self.enter(runs, index, event, at, message)
+        runs.tallies.pop(index, None)
+        if isinstance(runs, Mapped):
+            end = runs.end(index)
+            runs.failed += end == codes.FAILED
+            runs.skipped += end == codes.SKIPPED
+        else:
+            self.waiting.pop(index, None)
+            self.subflows.discard(index)
+        self._ended(runs, index, index + 1)
+
+    # Neighbours ---------------------------------------------------------------------------------
+
+    def complete(self, ended: Ended, ended_at: array[float], truths: bytes) -> None:
+        """Note that neighbours completed, at these times and with values of this truth."""
+        runs, start, stop = ended
+        runs.move(start, stop, TaskRunEvent.SUCCEEDED, 0.0)
+        runs.since[start:stop] = ended_at
+        if truths:
+            runs.truths[start:stop] = truths
+        if self.waiting and runs is self.calls:
+            for node in range(start, stop):
+                self.waiting.pop(node, None)
+        self._ended(runs, start, stop)
+
+    def _ended(self, runs: Runs, start: int, stop: int) -> None:
+        runs.unfinished -= stop - start
+        self.open_calls -= stop - start
+        self.news.append(Ended(runs, start, stop))
+        if isinstance(runs, Mapped):
+            self.close(runs)
+
+    # Maps ---------------------------------------------------------------------------------------
+
+    def grow(self, mapped: Mapped, length: int, at: float) -> None:
+        """Give a map items, up to this number."""
+        count = length - mapped.length
+        mapped.expanded = True
+        mapped.grow(count, at)
+        self.open_calls += count
+
+    def close(self, mapped: Mapped) -> None:
+        """Note it if a map has become final."""
+        if mapped.is_final and not mapped.closed:
+            mapped.closed = True
+            self.open_maps -= 1
+            self.news.append(mapped)
+
+    def give_up(self, mapped: Mapped, event: TaskRunEvent, at: float, message: str) -> None:
+        """End a map that gets no items, with one run that tells why."""
+        mapped.expanded = mapped.complete = mapped.given_up = True
+        calls, node = self.calls, mapped.node
+        calls.states[node] = codes.PENDING
+        calls.unfinished += 1
+        self.open_calls += 1
+        self.finish(calls, node, event, at, message)
+        self.out.append(commands.MapExpanded(node=node, length=0))
+        self.close(mapped)
+
+    def labels_of_failures(self, edges: Sequence[Edge]) -> list[str]:
+        """Return the names of the runs that failed among the sources of edges."""
+        names: list[str] = []
+        for edge in edges:
+            found = self.maps.get(edge.source)
+            if found is None or found.given_up or edge.source_item is not None:
+                if self.end_of(edge) == codes.FAILED:
+                    names.append(self.source_label(edge))
+            else:
+                names += [found.label(item) for item in found.failures()]
+        return names
