@@ -113,6 +113,16 @@ def _around_item(item: int) -> tuple[sa.ColumnElement[bool], ...]:
     return _table.c.first_item <= item, _table.c.last_item >= item
 
 
+def single_nodes(spans: Iterable[model.Span]) -> bytearray:
+    """Return 1 at the id of each node whose one task run is in these spans, otherwise 0."""
+    singles = [span for span in spans if span.start < 0]
+    marks = bytearray(1 + max((span.node_ids[-1] for span in singles), default=-1))
+    for span in singles:
+        ids = span.node_ids
+        marks[ids.start : ids[-1] + 1 : ids.step] = b"\1" * span.nodes
+    return marks
+
+
 class PieceIndex:
     """Tells which blocks hold a node's task runs; asked in the order of nodes."""
 

@@ -21,17 +21,21 @@ def task_run_counts(connection: sa.Connection, flow_run_id: str) -> dict[int, di
     run = _writes.flow_run_number(connection, flow_run_id)
     if run is None:
         return {}
-    counts, singles, items = _of_rows(connection, run)
+    rows, singles, items = _of_rows(connection, run)
     completed = _of_blocks(connection, run, singles, items)
-    for node, count in completed.items():
-        counts[node][StateType.COMPLETED] += count
-    for node, expected in _graphs.items(connection, run).items():
-        recorded = completed[node] + items[node]
-        if expected.start < 0:
-            recorded += singles[node]
-        if recorded < len(expected):
-            counts[node][StateType.PENDING] += len(expected) - recorded
-    return {node: dict(counts[node]) for node in sorted(counts)}
+    expected = _graphs.items(connection, run)
+    counts: dict[int, dict[StateType, int]] = {}
+    for node in sorted({*rows, *completed, *expected}):
+        by_type = counts[node] = dict(rows.get(node, ()))
+        done = completed.get(node, 0)
+        if done:
+            by_type[StateType.COMPLETED] = by_type.get(StateType.COMPLETED, 0) + done
+        its_items = expected.get(node, range(0))
+        recorded = done + items[node] + (singles[node] if its_items.start < 0 else 0)
+        if recorded < len(its_items):
+            pending = len(its_items) - recorded
+            by_type[StateType.PENDING] = by_type.get(StateType.PENDING, 0) + pending
+    return counts
 
 
 def _of_rows(connection: sa.Connection, run: int) -> tuple[_Counts, Counter[int], Counter[int]]:
@@ -50,17 +54,17 @@ def _of_rows(connection: sa.Connection, run: int) -> tuple[_Counts, Counter[int]
 
 def _of_blocks(
     connection: sa.Connection, run: int, singles: Mapping[int, int], items: Mapping[int, int]
-) -> Counter[int]:
+) -> dict[int, int]:
     """Return how many task runs of each node stand in blocks only."""
     spans = list(_blocks.Blocks(connection, run).spans())
-    found: Counter[int] = Counter()
+    found: dict[int, int] = {}
     overridden: set[int] = set()
     for span in (span for _, its_spans in spans for span in its_spans):
         each = span.stop - span.start
         for node in span.node_ids:
-            found[node] += each
-            if node in (singles if span.start < 0 else items):
-                overridden.add(node)
+            found[node] = found.get(node, 0) + each
+        with_rows = singles if span.start < 0 else items
+        overridden.update(node for node in span.node_ids if node in with_rows)
     index = _blocks.PieceIndex(spans)
     for node in sorted(overridden):
         query = sa.select(_table.c.map_index).where(_table.c.flow_run == run, _table.c.node == node)

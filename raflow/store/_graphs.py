@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import sqlalchemy as sa
@@ -40,7 +40,12 @@ def node(connection: sa.Connection, run: int, node_id: int) -> model.GraphNode |
 
 
 def nodes(
-    connection: sa.Connection, run: int, *, first: int, last: int | None
+    connection: sa.Connection,
+    run: int,
+    *,
+    first: int,
+    last: int | None,
+    skip: Callable[[int, int], bool],
 ) -> Iterator[model.GraphNode]:
     """Yield the nodes of the flow run with this number in the order of ids.
 
@@ -51,16 +56,19 @@ def nodes(
         run: Number of the flow run.
         first: Id at which to begin.
         last: Id at which to end; None: go on to the last node.
+        skip: Whether the nodes from one id to another are of no interest.
     """
     query = (
-        sa.select(_blocks.c.seq, _blocks.c.first_node)
+        sa.select(_blocks.c.seq, _blocks.c.first_node, _blocks.c.last_node)
         .where(_blocks.c.flow_run == run, _blocks.c.last_node >= first)
         .order_by(_blocks.c.first_node, _blocks.c.seq)
     )
     if last is not None:
         query = query.where(_blocks.c.first_node <= last)
     found: dict[int, tuple[int, model.GraphNode]] = {}
-    for seq, first_in_block in connection.execute(query).all():
+    for seq, first_in_block, last_in_block in connection.execute(query).all():
+        if skip(first_in_block, last_in_block):
+            continue
         # Blocks to come hold nothing about the nodes before this one.
         yield from _taken(found, first_in_block - 1)
         for block in _read_blocks(connection, run, _blocks.c.seq == seq):

@@ -136,13 +136,27 @@ class _Walk:
     def task_runs(self, after: TaskRunKey, only: int | None) -> Iterator[model.TaskRun]:
         """Yield task runs behind a key, of one node or of all."""
         around = _blocks.behind(after.node) if only is None else sa.and_(*_blocks.around_node(only))
-        index = _blocks.PieceIndex(self._blocks.spans(around))
-        nodes = _graphs.nodes(self._connection, self._run, first=max(after.node, 0), last=only)
+        spans = list(self._blocks.spans(around))
+        index = _blocks.PieceIndex(spans)
+        nodes = _graphs.nodes(
+            self._connection,
+            self._run,
+            first=max(after.node, 0),
+            last=only,
+            skip=self._skip(span for _, its_spans in spans for span in its_spans),
+        )
         for node in nodes:
             yield from self._without_node(node.id)
             begin = after.map_index + 1 if node.id == after.node else -1
             yield from self._of_node(node, begin, index.pieces(node.id))
         yield from self._without_node(None)
+
+    def _skip(self, spans: Iterable[model.Span]) -> Callable[[int, int], bool]:
+        """Return what tells of which nodes there is nothing to give but rows."""
+        if StateType.COMPLETED in self._types:
+            return lambda _first, _last: False
+        done = _blocks.single_nodes(spans)
+        return lambda first, last: last < len(done) and done.find(0, first, last + 1) < 0
 
     def _without_node(self, before: int | None) -> Iterator[model.TaskRun]:
         """Yield the rows of nodes that the graph lacks, up to a node."""
