@@ -10,7 +10,7 @@ from raflow.model._graph_parts import Edge, EdgeKind, GraphNode, NodeKind, StopP
 from raflow.model._logs import LogLine, decode_log, encode_log
 from raflow.model._options import ResultPolicy, Serializer, TaskOptions, TriggerRule
 from raflow.model._palette import PALETTE, StateLook
-from raflow.model._plain import PREVIEW_LIMIT, describe_plain
+from raflow.model._plain import PREVIEW_LIMIT, Plain, describe_plain
 from raflow.model._records import (
     Attempt,
     EdgeRecord,
@@ -93,6 +93,7 @@ __all__ = [
     "NodeRecord",
     "Outcome",
     "Place",
+    "Plain",
     "Record",
     "RecordBatch",
     "Resources",

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raflow.results._describe import PREVIEW_LIMIT, describe
+from raflow.model import PREVIEW_LIMIT
+from raflow.results._describe import describe
 
 
 class Hostile:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import pickle
+import sys
 import threading
 import time
 from datetime import date
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 import pandas.testing  # type: ignore[import-untyped,unused-ignore]
 import polars as pl
@@ -22,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raflow import errors
+from raflow import errors, model
 from raflow.model import ResultInfo, ResultPolicy, Serializer, TaskRunKey
 from raflow.results import Keeper, read_result
 from raflow.results._keeper import INLINE_LIMIT
@@ -380,3 +382,67 @@ def test_small_values_cost_microseconds(keeper: Keeper) -> None:
         for _ in range(1000):
             keeper.keep(value, SMALL, run=RUN, attempt=1)
         assert (time.perf_counter() - begun) / 1000 < limit
+
+
+# --- Plain values together ------------------------------------------------------------------------
+
+plain_values = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+)
+
+
+@given(values=st.lists(plain_values), persist=st.sampled_from([None, True]))
+def test_plain_values_are_described_together_as_one_by_one(
+    values: list[model.Plain], persist: bool | None
+) -> None:
+    keeper = Keeper(flow_run_id="run", storage="unused", signing_key=KEY)
+    policy = ResultPolicy(persist=persist)
+    kept = keeper.keep_plain(values, policy)
+    assert kept is not None
+    for position, value in enumerate(orjson.loads(kept)):
+        alone = keeper.keep(values[position], policy, run=RUN, attempt=2)
+        assert model.describe_plain(value) == alone
+        assert type(value) is type(values[position])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.inf, math.nan, 2**64, -(2**63) - 1, "\udcff", "x" * INLINE_LIMIT, "\0" * 20_000],
+    ids=["infinite", "no number", "large", "small", "half a pair", "long", "long as JSON"],
+)
+@pytest.mark.parametrize("others", [[], [None], [1, "a", 2.0, None]])
+def test_values_that_json_changes_are_kept_one_by_one(
+    keeper: Keeper, value: object, others: list[object]
+) -> None:
+    assert keeper.keep_plain([*others, value], SMALL) is None
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ResultPolicy(persist=False),
+        ResultPolicy(serializer=Serializer.PICKLE),
+        ResultPolicy(serializer=Serializer.ARROW),
+    ],
+)
+def test_the_policy_may_ask_for_values_one_by_one(keeper: Keeper, policy: ResultPolicy) -> None:
+    assert keeper.keep_plain([1], policy) is None
+
+
+def test_what_is_inline_counts_for_each_value(keeper: Keeper) -> None:
+    keeper = dataclasses.replace(keeper, inline_limit=1000)
+    assert keeper.keep_plain(("x" * 900,) * 3, SMALL) is not None
+    assert keeper.keep_plain(["x" * 999], SMALL) is None
+    tiny = dataclasses.replace(keeper, inline_limit=5)
+    assert tiny.keep_plain([123456], SMALL) is None
+
+
+def test_a_text_is_kept_by_its_length_not_by_its_memory(keeper: Keeper) -> None:
+    # One character beyond the basic plane makes Python take four bytes for each of the others.
+    text = "x" * 30_000 + "🚀"
+    assert sys.getsizeof(text) > INLINE_LIMIT
+    assert keep(keeper, text).inline == orjson.dumps(text)
