@@ -152,13 +152,16 @@ class Attempts:
         """Take back runs whose attempt never began."""
         for piece in parts:
             runs, start, stop = piece.runs, piece.start, piece.stop
-            if self._ledger.stopping or runs.tallies:
+            if self._ledger.stopping:
                 for index in range(start, stop):
                     self._unsend(runs, index, at)
-            else:
-                runs.move(start, stop, TaskRunEvent.HANDED_BACK, at)
-            if not self._ledger.stopping:
-                self.requeue(runs, start, stop, at)
+                continue
+            for first, last in runs.parts(start, stop):
+                if first in runs.tallies:
+                    self._unsend(runs, first, at)
+                else:
+                    runs.move(first, last, TaskRunEvent.HANDED_BACK, at)
+            self.requeue(runs, start, stop, at)
 
     def _unsend(self, runs: Runs, index: int, at: float) -> None:
         """Take back the attempt of a run that has a past, or no future."""

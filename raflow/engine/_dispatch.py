@@ -117,17 +117,10 @@ class Dispatch:
     def push(self, runs: Runs, start: int, stop: int, at: float, *, front: bool) -> None:
         """Queue neighbours of one kind whose inputs are there."""
         kind = self._kinds.of_run(runs, start)
-        if not runs.tallies or runs.tallies.keys().isdisjoint(range(start, stop)):
-            self.push_piece(Piece(runs, start, stop, kind), at, front=front)
-            return
-        for index in range(start, stop):
-            piece = Piece(runs, index, index + 1, kind, runs.attempts(index) + 1)
-            self.push_piece(piece, at, front=front)
-
-    def push_piece(self, piece: Piece, at: float, *, front: bool) -> None:
-        """Queue a piece."""
-        self.mark(piece)
-        piece.kind.queue.push(piece, at, front=front)
+        for first, last in runs.parts(start, stop):
+            piece = Piece(runs, first, last, kind, runs.attempts(first) + 1)
+            self._mark(piece)
+            kind.queue.push(piece, at, front=front)
 
     def push_parcel(self, indexes: Sequence[tuple[Runs, int]]) -> None:
         """Queue runs that travel together, without company."""
@@ -135,13 +128,13 @@ class Dispatch:
         for runs, index in indexes:
             kind = self._kinds.of_run(runs, index)
             piece = Piece(runs, index, index + 1, kind, runs.attempts(index) + 1)
-            self.mark(piece)
+            self._mark(piece)
             pieces.append(piece)
         if pieces:
             pieces[0].kind.queue.parcels.append(pieces)
 
     @staticmethod
-    def mark(piece: Piece) -> None:
+    def _mark(piece: Piece) -> None:
         """Note that runs are queued."""
         runs, start, stop = piece.runs, piece.start, piece.stop
         waits = runs.states[start] == codes.AWAITING_RETRY
@@ -217,9 +210,9 @@ class Dispatch:
         for piece in pieces:
             runs, start, stop, _, attempt = piece
             runs.move(start, stop, TaskRunEvent.SUBMITTED, at)
-            tally = runs.tallies.get(start)
-            if tally is not None:
-                tally.attempts += 1
+            if runs.tallies:
+                for index in runs.tallies.keys() & range(start, stop):
+                    runs.tallies[index].attempts += 1
             chunks += runs.chunks(start, stop, attempt)
         flight = Flight(self._next, queue, pieces, at)
         self.flights[flight.batch] = flight

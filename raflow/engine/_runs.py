@@ -133,6 +133,17 @@ class Runs(ABC):
             found = self.tallies[index] = Tally(attempts=self.attempts(index))
         return found
 
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield rows of neighbours without a tally, and each run that has one."""
+        if self.tallies and not self.tallies.keys().isdisjoint(range(start, stop)):
+            for index in sorted(self.tallies.keys() & range(start, stop)):
+                if start < index:
+                    yield start, index
+                yield index, index + 1
+                start = index + 1
+        if start < stop:
+            yield start, stop
+
     def failures(self) -> Iterator[int]:
         """Yield the runs that failed."""
         return codes.marked(self.states.translate(codes.IS_FAILED))

@@ -1,20 +1,26 @@
-"""A flow run without Ray: an engine, a virtual clock, and calls that end as a script says."""
+"""A flow run without Ray: an engine fed by hand, and a referee that watches it."""
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raflow import engine
+from raflow.engine import _codes as codes
+from raflow.engine._runs import Mapped, Runs
 from raflow.model import (
+    UNKNOWN_TRUTH,
     BatchReport,
     CallReport,
+    Chunk,
     Edge,
+    EdgeKind,
     NodeKind,
     Outcome,
+    Place,
+    Resources,
     ResultInfo,
     RetryPolicy,
     State,
@@ -25,82 +31,407 @@ from raflow.model import (
     TriggerRule,
 )
 
+USES = (EdgeKind.DATA, EdgeKind.ITEM)
 
-def report(
-    run: TaskRunKey,
-    attempt: int = 1,
-    outcome: Outcome = Outcome.COMPLETED,
-    *,
-    at: float = 1.0,
-    truth: bool | None = None,
-    length: int | None = None,
-    retriable: bool = True,
-) -> CallReport:
-    result = None
-    if outcome is Outcome.COMPLETED:
-        result = ResultInfo(type="int", size=1, preview="1", truth=truth, length=length)
-    return CallReport(
-        run=run,
-        attempt=attempt,
-        outcome=outcome,
-        started_at=at,
-        ended_at=at,
-        result=result,
-        retriable=retriable,
+
+def edge(source: int, target: int, kind: EdgeKind = EdgeKind.DATA, **more: object) -> Edge:
+    return Edge(source=source, target=target, kind=kind, parameter="x", **more)  # type: ignore[arg-type]
+
+
+def size(batch: engine.SendBatch) -> int:
+    return sum(chunk.size for chunk in batch.chunks)
+
+
+def calls_of(batch: engine.SendBatch) -> list[tuple[TaskRunKey, int]]:
+    """Return the task runs of a batch with their attempts, by position."""
+    return [(key, chunk.attempt) for chunk in batch.chunks for key in chunk.keys()]
+
+
+@dataclass
+class Told:
+    """How the calls of a batch end, by position; the rest complete."""
+
+    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    unstarted: tuple[int, ...] = ()
+    seconds: float = 1.0
+    """How long each call takes."""
+    truths: Mapping[int, bool | None] = field(default_factory=dict)
+    lengths: Mapping[int, int | None] = field(default_factory=dict)
+    retriable: bool = True
+    times: Sequence[tuple[float, float]] = ()
+    """Start and end of each call; zeros for those that did not start."""
+
+
+def report(batch: engine.SendBatch, told: Told | None = None, *, at: float = 1.0) -> BatchReport:
+    """Make the report of a batch."""
+    told = told or Told()
+    calls = calls_of(batch)
+    ended = array("d", [at]) * len(calls)
+    started = array("d", [at - told.seconds]) * len(calls)
+    if told.times:
+        started = array("d", [start for start, _ in told.times])
+        ended = array("d", [end for _, end in told.times])
+    for position in told.unstarted:
+        started[position] = ended[position] = 0.0
+    truths = [told.truths.get(n) for n in range(len(calls))]
+    lengths = {n: length for n, length in told.lengths.items() if length is not None}
+    return BatchReport(
+        batch=batch.batch,
+        place=Place(),
+        started_at=started,
+        ended_at=ended,
+        cpu_seconds=started,
+        unstarted=told.unstarted,
+        told={
+            n: CallReport(
+                run=calls[n][0],
+                attempt=calls[n][1],
+                outcome=outcome,
+                started_at=started[n],
+                ended_at=ended[n],
+                retriable=told.retriable,
+            )
+            for n, outcome in told.outcomes.items()
+            if outcome is not Outcome.COMPLETED
+        },
+        truths=bytes(UNKNOWN_TRUTH if truth is None else truth for truth in truths),
+        results={
+            n: ResultInfo(type="list", size=1, preview="", length=length)
+            for n, length in lengths.items()
+            if told.outcomes.get(n, Outcome.COMPLETED) is Outcome.COMPLETED
+        },
     )
+
+
+class Referee:
+    """Watches what goes into an engine and what comes out, and objects to what must never happen."""
+
+    def __init__(self) -> None:
+        self.calls: list[engine.CallMade] = []
+        self.uses: dict[int, list[Edge]] = {}
+        """By node: the edges of those who take its value."""
+        self.lengths: dict[int, int] = {}
+        self.out: dict[int, engine.SendBatch] = {}
+        self.live: dict[TaskRunKey, tuple[int, int]] = {}
+        """By run in flight: its batch and attempt."""
+        self.ended: dict[TaskRunKey, list[Outcome]] = {}
+        """By run: recorded attempts."""
+        self.finals: dict[TaskRunKey, StateName] = {}
+        self.entered: dict[TaskRunKey, list[StateName]] = {}
+        self.dropped: set[int] = set()
+        self.released: set[TaskRunKey] = set()
+        self.settled: list[engine.RunSettled] = []
+        self.owed: set[TaskRunKey] = set()
+        """Runs whose attempt is over, and not recorded yet."""
+        self.stopping = False
+
+    def event(self, event: engine.Event) -> None:
+        """Take note of an event before the engine gets it."""
+        match event:
+            case engine.CallsRegistered(calls=calls):
+                self.calls += calls
+                for link in (link for call in calls for link in call.edges):
+                    if link.kind in USES:
+                        self.uses.setdefault(link.source, []).append(link)
+            case engine.FuturesDropped(nodes=nodes):
+                self.dropped.update(nodes)
+            case engine.CancelAsked() | engine.BodyEnded(raised=True):
+                self.stopping = True
+            case engine.CallsReturned(batch=batch, positions=positions):
+                self._back(batch, positions)
+            case engine.BatchFinished(report=told) if told.batch in self.out:
+                self._back(told.batch, told.unstarted)
+                self._owe(told.batch, None)
+            case engine.BatchDied(batch=batch, running=running) if batch in self.out:
+                self._owe(batch, running)
+            case _:
+                pass
+
+    def _owe(self, batch: int, running: Sequence[int] | None) -> None:
+        """Note whose attempt must be recorded now; the others of the batch never began."""
+        calls = calls_of(self.out[batch])
+        last = len(calls) if running is None else max(running, default=-1)
+        for position, (key, attempt) in enumerate(calls):
+            if self.live.get(key) == (batch, attempt):
+                del self.live[key]
+                if position <= last:
+                    self.owed.add(key)
+
+    def handled(self, event: engine.Event) -> None:
+        """Take note that all commands of an event have come."""
+        assert not self.owed, "what has run is recorded"
+        if isinstance(event, engine.BatchFinished):
+            self.out.pop(event.report.batch, None)
+        elif isinstance(event, engine.BatchDied):
+            self.out.pop(event.batch, None)
+
+    def _back(self, batch: int, positions: Sequence[int]) -> None:
+        calls = calls_of(self.out[batch])
+        for position in positions:
+            key, attempt = calls[position]
+            if self.live.get(key) == (batch, attempt):
+                del self.live[key]
+
+    def command(self, command: engine.Command) -> None:
+        """Check a command."""
+        match command:
+            case engine.SendBatch():
+                self._sent(command)
+            case engine.CallsCompleted(batch=batch, chunks=chunks):
+                for chunk, position in chunks:
+                    for offset, key in enumerate(chunk.keys()):
+                        assert calls_of(self.out[batch])[position + offset] == (key, 1)
+                        assert key not in self.ended
+                        self.owed.remove(key)
+                        self._final(key, StateName.COMPLETED)
+            case engine.AttemptEnded(run=run, number=number, outcome=outcome):
+                self.ended.setdefault(run, []).append(outcome)
+                self.owed.remove(run)
+                assert number == len(self.ended[run]), "attempts are numbered in order"
+            case engine.StateEntered(run=run, state=state, attempts=attempts):
+                self.entered.setdefault(run, []).append(state.name)
+                if state.is_final:
+                    kind = self.calls[run.node].kind
+                    ended = len(self.ended.get(run, ()))
+                    assert kind is NodeKind.SUBFLOW or attempts == ended
+                    self._final(run, state.name)
+            case engine.MapExpanded(node=node, length=length):
+                assert node not in self.lengths
+                self.lengths[node] = length
+            case engine.ReleaseValues(chunks=chunks):
+                self._released(chunks)
+            case engine.RunSettled():
+                self.settled.append(command)
+            case _:
+                pass
+
+    def _final(self, key: TaskRunKey, name: StateName) -> None:
+        assert key not in self.finals, "one final state each"
+        assert key not in self.live
+        self.finals[key] = name
+
+    def _sent(self, batch: engine.SendBatch) -> None:
+        assert not self.stopping, "nothing starts after a cancel"
+        self.out[batch.batch] = batch
+        calls = calls_of(batch)
+        assert len({key for key, _ in calls}) == len(calls)
+        position_of = {key: position for position, (key, _) in enumerate(calls)}
+        for position, (key, attempt) in enumerate(calls):
+            assert key not in self.finals
+            assert key not in self.live, "at most one attempt at a time"
+            assert attempt == len(self.ended.get(key, ())) + 1
+            self.live[key] = (batch.batch, attempt)
+            call = self.calls[key.node]
+            assert call.options.resources == batch.resources
+            assert call.options.batch or len(calls) == 1
+            if call.options.trigger_rule is TriggerRule.ALL_SUCCESS:
+                self._check_sources(call, key, position_of, position)
+
+    def _check_sources(
+        self,
+        call: engine.CallMade,
+        key: TaskRunKey,
+        position_of: Mapping[TaskRunKey, int],
+        position: int,
+    ) -> None:
+        """Check that each source is final, or stands before its user in the batch."""
+        for link in call.edges:
+            if link.target_item not in (None, key.map_index):
+                continue
+            source = self._source(link, key)
+            if source is None:
+                assert self.is_final(link.source)
+            elif source not in self.finals:
+                assert position_of[source] < position
+                assert link.kind in (EdgeKind.DATA, EdgeKind.ORDER)
+
+    def _source(self, link: Edge, key: TaskRunKey) -> TaskRunKey | None:
+        """Return the run that an edge comes from; None for all items of a map."""
+        if self.calls[link.source].kind is not NodeKind.MAP:
+            return TaskRunKey(link.source)
+        item = key.map_index if link.kind is EdgeKind.ITEM else link.source_item
+        given_up = TaskRunKey(link.source) in self.finals
+        return None if item is None or given_up else TaskRunKey(link.source, item)
+
+    def is_final(self, node: int) -> bool:
+        """Tell whether every run of a node is final."""
+        if TaskRunKey(node) in self.finals:
+            return True
+        if node not in self.lengths:
+            return False
+        return all(TaskRunKey(node, item) in self.finals for item in range(self.lengths[node]))
+
+    def _released(self, chunks: tuple[Chunk, ...]) -> None:
+        for chunk in chunks:
+            assert chunk.attempt == 0
+            assert chunk.node in self.dropped
+            for key in chunk.keys():
+                assert key not in self.released
+                assert self.finals[key].type is StateType.COMPLETED
+                self.released.add(key)
+                for link in self.uses.get(chunk.node, ()):
+                    self._check_user(link, key)
+
+    def _check_user(self, link: Edge, key: TaskRunKey) -> None:
+        if link.kind is EdgeKind.ITEM and key.map_index >= 0:
+            user = TaskRunKey(link.target, key.map_index)
+            assert user in self.finals or TaskRunKey(link.target) in self.finals
+        else:
+            assert self.is_final(link.target)
+
+    def check_end(self) -> None:
+        """Check what must hold once the run has settled."""
+        assert len(self.settled) == 1
+        assert not self.live
+        for node in range(len(self.calls)):
+            assert self.is_final(node)
+        for key, name in self.finals.items():
+            if key.node in self.dropped and name.type is StateType.COMPLETED:
+                assert key in self.released, "what nobody can use is released"
+
+
+def check(core: engine.Engine, window: int) -> None:
+    """Check what must hold after every event."""
+    ledger, dispatch = core._ledger, core._dispatch
+    assert core.in_flight <= window
+    tables: list[Runs] = [ledger.calls, *ledger.maps.values()]
+    unfinished = 0
+    for runs in tables:
+        ends = runs.states.translate(codes.ENDS)
+        mapped = runs.states.count(codes.MAPPED)
+        row_of_map = sum(
+            bool(ends[node]) and runs is ledger.calls and node in ledger.maps
+            for node in range(len(ends) if runs is ledger.calls else 0)
+        )
+        left = ends.count(codes.OPEN) - mapped
+        assert runs.unfinished == left, row_of_map
+        unfinished += left
+        if isinstance(runs, Mapped):
+            assert runs.failed == ends.count(codes.FAILED)
+            assert runs.skipped == ends.count(codes.SKIPPED)
+            assert runs.is_final == runs.closed
+    assert core.open_calls == unfinished
+    assert ledger.open_maps == sum(not m.closed for m in ledger.maps.values())
+    _check_places(core, tables)
+    assert len(dispatch.flights) == sum(queue.flying for queue in core._kinds.queues)
+
+
+def _check_places(core: engine.Engine, tables: list[Runs]) -> None:
+    """Check that each run is where its state says."""
+    queued, out = set(), set()
+    for queue in core._kinds.queues:
+        names: dict[str, int] = {}
+        for piece in (*queue.pieces, *queue.freed):
+            names[piece.name] = names.get(piece.name, 0) + piece.size
+        assert names == queue.names
+        parcels = [piece for parcel in queue.parcels for piece in parcel]
+        for piece in (*queue.pieces, *queue.freed, *parcels):
+            for index in range(piece.start, piece.stop):
+                assert (id(piece.runs), index) not in queued, "queued once"
+                assert piece.attempt == piece.runs.attempts(index) + 1
+                queued.add((id(piece.runs), index))
+    for flight in core._dispatch.flights.values():
+        for position in range(flight.size):
+            if position not in flight.returned:
+                runs, index = flight.run(position)
+                assert (id(runs), index) not in out, "in one batch"
+                out.add((id(runs), index))
+    for node in core._ledger.subflows:
+        out.add((id(core._ledger.calls), node))
+    for runs in tables:
+        for index, code in enumerate(runs.states):
+            place = (id(runs), index)
+            assert (code in (codes.QUEUED, codes.REQUEUED)) == (place in queued)
+            assert bool(codes.IS_OUT[code]) == (place in out)
+            if runs is core._ledger.calls and code == codes.PENDING:
+                waiting = core._ledger.waiting[index]
+                assert not waiting.all_done, "a run whose inputs are there is on its way"
 
 
 @dataclass
 class Bench:
-    """Feeds an engine by hand and keeps what it commanded."""
+    """Feeds an engine by hand and keeps what it commanded.
+
+    As no duration is known and there is room for many, each call travels alone at first.
+    """
 
     window: int = 100
+    slots: int = 100
     cancel_grace: float = 5.0
+    pace: engine.Pace | None = None
     now: float = 0.0
     sent: dict[TaskRunKey, engine.SendBatch] = field(default_factory=dict)
     log: list[engine.Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.engine = engine.Engine(
-            window=self.window, cancel_grace=self.cancel_grace, rng=random.Random(1)
+            window=self.window,
+            slots=lambda _: self.slots,
+            pace=self.pace,
+            cancel_grace=self.cancel_grace,
+            rng=random.Random(1),
         )
+        self.referee = Referee()
+        self.nodes = 0
 
     def feed(self, event: engine.Event) -> list[engine.Command]:
+        self.referee.event(event)
         commands = self.engine.handle(event)
         for command in commands:
             if isinstance(command, engine.SendBatch):
-                for run, _ in command.calls:
-                    self.sent[run] = command
+                for key, _ in calls_of(command):
+                    self.sent[key] = command
+            self.referee.command(command)
         self.log += commands
+        self.referee.handled(event)
         check(self.engine, self.window)
         return commands
 
-    def call(
+    def made(
         self,
         name: str = "t",
         *edges: Edge,
         kind: NodeKind = NodeKind.TASK,
         length: int | None = None,
         runnable: bool = True,
+        streamed: bool = False,
         rule: TriggerRule = TriggerRule.ALL_SUCCESS,
         retry: RetryPolicy | None = None,
-    ) -> int:
-        node = len(self.engine.nodes)
-        options = TaskOptions(trigger_rule=rule, retry=retry or RetryPolicy())
-        self.feed(
-            engine.CallRegistered(
-                at=self.now,
-                node=node,
-                kind=kind,
-                name=name,
-                key=f"{name}-{node}",
-                options=options,
-                edges=tuple(edges),
-                length=length,
-                runnable=runnable,
-            )
+        batch: bool = True,
+        resources: Resources | None = None,
+    ) -> engine.CallMade:
+        node = self.nodes
+        self.nodes += 1
+        options = TaskOptions(
+            trigger_rule=rule,
+            retry=retry or RetryPolicy(),
+            batch=batch,
+            resources=resources or Resources(),
         )
-        return node
+        return engine.CallMade(
+            at=self.now,
+            node=node,
+            kind=kind,
+            name=name,
+            key=f"{name}-{node}",
+            options=options,
+            edges=tuple(edges),
+            length=length,
+            runnable=runnable,
+            streamed=streamed,
+        )
+
+    def call(self, name: str = "t", *edges: Edge, **more: object) -> int:
+        made = self.made(name, *edges, **more)  # type: ignore[arg-type]
+        self.register(made)
+        return made.node
+
+    def register(self, *calls: engine.CallMade) -> list[engine.Command]:
+        return self.feed(engine.CallsRegistered(at=self.now, calls=calls))
+
+    def finish(self, batch: engine.SendBatch, told: Told | None = None) -> list[engine.Command]:
+        finished = report(batch, told, at=self.now)
+        return self.feed(engine.BatchFinished(at=self.now, report=finished))
 
     def end(
         self,
@@ -112,133 +443,45 @@ class Bench:
         length: int | None = None,
         retriable: bool = True,
     ) -> list[engine.Command]:
-        run = TaskRunKey(node, item)
-        batch = self.sent[run]
-        call = report(
-            run,
-            batch.calls[0].attempt,
-            outcome,
-            at=self.now,
-            truth=truth,
-            length=length,
-            retriable=retriable,
-        )
-        told = BatchReport(batch=batch.batch, calls=(call,))
-        return self.feed(engine.BatchFinished(at=self.now, report=told))
+        """End a call that travels alone."""
+        batch = self.sent[TaskRunKey(node, item)]
+        assert size(batch) == 1
+        told = Told({0: outcome}, truths={0: truth}, lengths={0: length}, retriable=retriable)
+        return self.finish(batch, told)
 
-    def die(self, node: int, outcome: Outcome, *, item: int = -1) -> list[engine.Command]:
+    def die(
+        self,
+        node: int,
+        outcome: Outcome = Outcome.CRASHED,
+        *,
+        item: int = -1,
+        running: tuple[int, ...] | None = None,
+    ) -> list[engine.Command]:
         batch = self.sent[TaskRunKey(node, item)].batch
-        return self.feed(
-            engine.BatchDied(at=self.now, batch=batch, outcome=outcome, message="gone")
+        event = engine.BatchDied(
+            at=self.now, batch=batch, outcome=outcome, message="gone", running=running
         )
+        return self.feed(event)
 
     def body_ends(self, *, raised: bool = False) -> list[engine.Command]:
         return self.feed(engine.BodyEnded(at=self.now, raised=raised))
 
-    def state(self, node: int, item: int = -1) -> State:
-        return self.engine.run(TaskRunKey(node, item)).state
-
     def name(self, node: int, item: int = -1) -> StateName:
-        return self.state(node, item).name
+        return self.engine.state(TaskRunKey(node, item))[0]
+
+    def state(self, node: int, item: int = -1) -> State:
+        """Return the last state that was told of a run."""
+        found = [
+            command.state
+            for command in self.log
+            if isinstance(command, engine.StateEntered) and command.run == (node, item)
+        ]
+        assert found[-1].name is self.name(node, item)
+        return found[-1]
+
+    def batches(self) -> list[engine.SendBatch]:
+        return [command for command in self.log if isinstance(command, engine.SendBatch)]
 
     def settled(self) -> engine.RunSettled | None:
-        found = [c for c in self.log if isinstance(c, engine.RunSettled)]
-        assert len(found) <= 1
-        return found[0] if found else None
-
-
-def check(core: engine.Engine, window: int) -> None:
-    """Check what must hold after every event."""
-    assert core.in_flight <= window
-    for node in core.nodes:
-        unfinished = sum(not run.is_final for run in node.runs)
-        assert node.unfinished == unfinished
-        for run in node.runs:
-            assert run.upstream.done <= run.upstream.total
-            assert run.attempts <= 1 + run.failures + run.crashes
-            if run.is_final:
-                assert not run.queued
-                assert run.batch == -1
-            if run.queued:
-                assert run.batch == -1
-            if run.state.name is StateName.PENDING and run.upstream.all_done:
-                assert run.queued, "a run whose inputs are there is on its way"
-
-
-@dataclass
-class Simulation:
-    """Plays a whole flow run against random durations and failures, on a virtual clock."""
-
-    seed: int
-    window: int = 50
-    failure_rate: float = 0.1
-    crash_rate: float = 0.05
-    checked: bool = False
-
-    def run(self, calls: Iterable[engine.CallRegistered]) -> engine.Engine:
-        self.rng = random.Random(self.seed)
-        self.core = engine.Engine(window=self.window, rng=random.Random(self.seed))
-        self.queue: list[tuple[float, int, Callable[[float], engine.Event]]] = []
-        self.order = 0
-        self.started: Counter[tuple[TaskRunKey, int]] = Counter()
-        self.settled: list[engine.RunSettled] = []
-        now = 0.0
-        for call in calls:
-            self._take(self.core.handle(call), now)
-        self._take(self.core.handle(engine.BodyEnded(at=now)), now)
-        while self.queue:
-            now, _, make = heapq.heappop(self.queue)
-            self._take(self.core.handle(make(now)), now)
-            if self.checked:
-                check(self.core, self.window)
-        return self.core
-
-    def _take(self, commands: list[engine.Command], now: float) -> None:
-        for command in commands:
-            match command:
-                case engine.SendBatch():
-                    self._play(command, now)
-                case engine.SetRetryTimer(run=run, due=due):
-                    self._later(due, _retry_due(run))
-                case engine.RunSettled():
-                    self.settled.append(command)
-                case _:
-                    pass
-
-    def _play(self, batch: engine.SendBatch, now: float) -> None:
-        (call,) = batch.calls
-        self.started[call] += 1
-        done = now + self.rng.lognormvariate(-2, 2)
-        fate = self.rng.random()
-        if fate < self.crash_rate:
-            self._later(
-                done,
-                lambda at: engine.BatchDied(
-                    at=at, batch=batch.batch, outcome=Outcome.CRASHED, message="killed"
-                ),
-            )
-            return
-        failed = fate < self.crash_rate + self.failure_rate
-        outcome = Outcome.FAILED if failed else Outcome.COMPLETED
-        self._later(
-            done,
-            lambda at: engine.BatchFinished(
-                at=at,
-                report=BatchReport(
-                    batch=batch.batch,
-                    calls=(report(call.run, call.attempt, outcome, at=at, length=3, truth=True),),
-                ),
-            ),
-        )
-
-    def _later(self, at: float, make: Callable[[float], engine.Event]) -> None:
-        self.order += 1
-        heapq.heappush(self.queue, (at, self.order, make))
-
-
-def _retry_due(run: TaskRunKey) -> Callable[[float], engine.Event]:
-    return lambda at: engine.RetryDue(at=at, run=run)
-
-
-def final_types(core: engine.Engine) -> Counter[StateType]:
-    return Counter(run.state.type for node in core.nodes for run in node.runs)
+        assert len(self.referee.settled) <= 1
+        return self.referee.settled[0] if self.referee.settled else None

@@ -4,8 +4,7 @@ import pytest
 
 from raflow import engine
 from raflow.model import (
-    BatchReport,
-    Edge,
+    Chunk,
     EdgeKind,
     NodeKind,
     Outcome,
@@ -15,25 +14,21 @@ from raflow.model import (
     TaskRunKey,
     TriggerRule,
 )
-from tests.unit.engine.harness import Bench, report
-
-
-def edge(source: int, target: int, kind: EdgeKind = EdgeKind.DATA, **more: object) -> Edge:
-    return Edge(source=source, target=target, kind=kind, parameter="x", **more)  # type: ignore[arg-type]
+from tests.unit.engine.harness import Bench, edge, report
 
 
 def test_a_call_without_inputs_is_sent_at_once() -> None:
     bench = Bench()
     node = bench.call()
     assert bench.name(node) is StateName.SUBMITTED
-    assert bench.sent[TaskRunKey(node)].calls == (engine.Planned(TaskRunKey(node), 1),)
+    assert bench.sent[TaskRunKey(node)].chunks == (Chunk(node),)
 
 
 def test_a_call_waits_for_its_input_and_says_so() -> None:
     bench = Bench()
     first = bench.call("extract")
     second = bench.call("load", edge(first, 1))
-    assert bench.state(second).reason == "waits for extract-0"
+    assert bench.engine.waits_for(TaskRunKey(second)) == "waits for extract-0"
     bench.end(first)
     assert bench.name(first) is StateName.COMPLETED
     assert bench.name(second) is StateName.SUBMITTED
@@ -70,18 +65,7 @@ def test_a_failure_makes_everything_below_upstream_failed() -> None:
 def test_a_failure_runs_down_a_chain_of_any_length() -> None:
     bench = Bench()
     bench.call()
-    for node in range(1, 3_000):
-        bench.engine.handle(
-            engine.CallRegistered(
-                at=0,
-                node=node,
-                kind=NodeKind.TASK,
-                name="t",
-                key=f"t-{node}",
-                options=bench.engine.nodes[0].call.options,
-                edges=(edge(node - 1, node),),
-            )
-        )
+    bench.register(*[bench.made("t", edge(node - 1, node)) for node in range(1, 3_000)])
     bench.end(0, Outcome.FAILED)
     assert bench.name(2_999) is StateName.UPSTREAM_FAILED
 
@@ -97,7 +81,7 @@ class TestRetries:
         assert bench.engine.in_flight == 0
         bench.now = 3.0
         bench.feed(engine.RetryDue(at=3.0, run=TaskRunKey(node)))
-        assert bench.sent[TaskRunKey(node)].calls[0].attempt == 2
+        assert bench.sent[TaskRunKey(node)].chunks[0].attempt == 2
         bench.end(node)
         assert bench.name(node) is StateName.RECOVERED
 
@@ -108,7 +92,7 @@ class TestRetries:
         assert bench.name(node) is StateName.SUBMITTED
         bench.end(node, Outcome.TIMED_OUT)
         assert bench.name(node) is StateName.TIMED_OUT
-        assert bench.engine.run(TaskRunKey(node)).attempts == 2
+        assert len(bench.referee.ended[TaskRunKey(node)]) == 2
 
     def test_a_condition_can_refuse_a_retry(self) -> None:
         bench = Bench()
@@ -124,22 +108,23 @@ class TestRetries:
         assert bench.name(node) is StateName.SUBMITTED
         bench.die(node, Outcome.LOST)
         assert bench.name(node) is StateName.LOST
-        assert bench.engine.run(TaskRunKey(node)).attempts == 3
+        assert len(bench.referee.ended[TaskRunKey(node)]) == 3
 
     def test_a_late_report_of_an_old_attempt_changes_nothing(self) -> None:
         bench = Bench()
         node = bench.call(retry=RetryPolicy(crash_retries=1))
-        old = bench.sent[TaskRunKey(node)].batch
+        old = bench.sent[TaskRunKey(node)]
         bench.die(node, Outcome.LOST)
-        late = BatchReport(batch=old, calls=(report(TaskRunKey(node)),))
-        assert bench.feed(engine.BatchFinished(at=9, report=late)) == []
+        late = engine.BatchFinished(at=9, report=report(old))
+        assert bench.engine.handle(late) == []
         assert bench.name(node) is StateName.SUBMITTED
 
     def test_a_batch_that_returns_without_its_call_lost_it(self) -> None:
         bench = Bench()
         node = bench.call()
-        batch = bench.sent[TaskRunKey(node)].batch
-        bench.feed(engine.BatchFinished(at=1, report=BatchReport(batch=batch, calls=())))
+        told = report(bench.sent[TaskRunKey(node)])
+        del told.started_at[:], told.ended_at[:]
+        bench.feed(engine.BatchFinished(at=1, report=told))
         assert bench.name(node) is StateName.LOST
 
     def test_another_attempt_that_begins_is_called_retrying(self) -> None:
@@ -231,9 +216,9 @@ class TestMaps:
         first = bench.call("a")
         second = bench.call("b", edge(first, 1, EdgeKind.ITEM), kind=NodeKind.MAP)
         third = bench.call("c", edge(second, 2, EdgeKind.ITEM), kind=NodeKind.MAP)
-        assert not bench.engine.nodes[third].expanded
+        assert third not in bench.referee.lengths
         bench.end(first, length=2)
-        assert len(bench.engine.nodes[third].runs) == 2
+        assert bench.referee.lengths == {second: 2, third: 2}
         bench.end(second, item=0)
         assert bench.name(third, 0) is StateName.SUBMITTED
 
@@ -400,6 +385,7 @@ class TestSubflows:
         ended = State(name=name, at=1.0, message="so")
         bench.feed(engine.SubflowEnded(at=1.0, run=TaskRunKey(child), state=ended))
         assert bench.state(child) == ended
+        assert bench.engine.state(TaskRunKey(child)) == (name, 1.0)
 
     def test_cancel_reaches_it(self) -> None:
         bench = Bench()
