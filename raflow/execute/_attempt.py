@@ -48,7 +48,7 @@ class Watch(Protocol):
 
         Args:
             seconds: From now; then `TimeLimitReached` is fired.
-            position: The call that it is for.
+            position: The call that it is for; with None, -1 says that no other one follows at once.
             may_stop: Asked, from any thread, whether what runs now may be stopped; if not, it is
                 asked again a little later. Default: it always may.
         """

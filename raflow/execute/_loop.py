@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from itertools import chain, repeat
 from typing import Any, Final
 
 from raflow import define, errors
@@ -17,11 +18,11 @@ from raflow.execute._course import Course, Ended, LeftBehindError, Running
 from raflow.execute._inputs import Loader, NotThereError
 from raflow.execute._jobs import Job
 from raflow.execute._overlap import Overlap
-from raflow.execute._tally import LONG_TEXT, READ_SECONDS
+from raflow.execute._tally import READ_SECONDS
 from raflow.execute._work import Work
 from raflow.model import PLAIN_TYPES
 
-_NUMBERS: Final = PLAIN_TYPES - {str}
+_SMALL: Final = PLAIN_TYPES - {str}
 
 
 class BatchLoop:
@@ -148,10 +149,17 @@ class _Turn:
         function = self._prepared(work, position, context)
         if function is None:
             return
-        overlaps = inspect.iscoroutinefunction(function.fn)
-        first = None if overlaps else self._run_calls(work, function, context)
-        if overlaps or first is not None:
-            self._overlap.run(work, course.next - work.base, context, first)
+        coroutine: Any = None
+        if inspect.iscoroutinefunction(function.fn):
+            self._overlap.run(work, position - work.base, context, None)
+        elif work.is_special():
+            coroutine = self._run_careful(work, function, context)
+        else:
+            coroutine = self._run_calls(work, function.fn, context)
+        if coroutine is not None:
+            self._overlap.run(work, course.next - work.base, course.sinks.current, coroutine)
+        if work.settings.timeout_seconds is not None:
+            self._watch.limit(None, -1)
         if course.tally.started[position]:
             # Loading what the calls share is part of the first of them.
             course.tally.started[position] = begun
@@ -180,10 +188,10 @@ class _Turn:
             course.next = position + 1
             return None
 
-    def _run_calls(
-        self, work: Work, function: TaskFunction, context: CallContext
-    ) -> Coroutine[Any, Any, object] | None:
+    def _run_calls(self, work: Work, fn: Callable[..., Any], first: CallContext) -> object:
         """Run the calls of a job from the next one on.
+
+        Nothing in this loop costs more than it must: it is run for every item of a map.
 
         Returns:
             The coroutine that a call has returned, whose function is not a coroutine function: it
@@ -192,60 +200,39 @@ class _Turn:
         course, watch, tally, clock = self._course, self._watch, self._course.tally, time.time
         values, started, ended = tally.values, tally.started, tally.ended
         cell, sinks, set_task = course.cell, course.sinks, define.active_task.set
-        seconds = work.settings.timeout_seconds
-        special = work.is_special()
-        call = self._special(work, function) if special else function.fn
-        quick = not special and seconds is None
         position = course.next
-        rows = work.rows(position - work.base)
+        calls = range(position - work.base, work.size)
+        rows = work.rows(calls.start)
+        contexts = chain((first,), map(new_context, repeat(work), calls[1:]))
         now, deadline = course.now, course.deadline
-        ready: CallContext | None = context
-        for offset in range(position - work.base, work.size):
+        for context in contexts:
             course.taken = position
             if position >= course.limit or now >= deadline:
                 break
             cell[0] = position
-            sinks.current = context = ready or new_context(work, offset)
-            ready = None
+            sinks.current = context
             set_task(context)
             started[position] = clock()
-            if seconds is not None:
-                course.limited = position
-                watch.limit(seconds, position)
             try:
                 try:
                     watch.armed = True
                     if watch.fired is not None:
                         raise watch.fired
-                    value = call(**next(rows))
+                    value = fn(**next(rows))
                 finally:
                     watch.armed = False
                     if watch.fired is not None:
                         watch.settle()
             except BaseException as error:
-                fired = self._disarm()
-                if fired is not None:
-                    # It may have come before, or after, the arguments were taken.
-                    rows = work.rows(offset + 1)
-                self._unlimit(position, seconds)
-                course.fail(position, work, context, error, fired)
+                rows = self._fail(work, position, context, error) or rows
                 now = course.now
             else:
-                kind = type(value)
-                if (
-                    quick
-                    and (kind in _NUMBERS or (kind is str and len(value) <= LONG_TEXT))
-                    and context.sink is None
-                ):
+                if type(value) in _SMALL and context.sink is None:
                     values[position] = value
                     now = ended[position] = clock()
+                elif self._is_begun(work, position, context, value):
+                    return value
                 else:
-                    fired = watch.fired
-                    self._unlimit(position, seconds)
-                    if inspect.iscoroutine(value):
-                        course.next = position
-                        return value
-                    course.complete(position, work, context, value, fired)
                     now = course.now
             position += 1
             if now - tally.read_at >= READ_SECONDS:
@@ -254,17 +241,69 @@ class _Turn:
         course.next, course.now = position, now
         return None
 
-    def _special(self, work: Work, function: TaskFunction) -> Callable[..., object]:
-        sinks, fn = self._course.sinks, function.fn
+    def _is_begun(self, work: Work, position: int, context: CallContext, value: object) -> bool:
+        """Take what a call has returned, unless that is a coroutine."""
+        if inspect.iscoroutine(value):
+            self._course.next = position
+            return True
+        self._course.complete(position, work, context, value, None)
+        return False
 
-        def call(**row: Any) -> object:
-            context = sinks.current
-            assert context is not None
-            context.name = work.name(row)
-            args, kwargs = work.ready(row)
-            return fn(*args, **kwargs)
+    def _run_careful(self, work: Work, function: TaskFunction, context: CallContext) -> object:
+        """Do the same for calls with a time limit, a condition or a name of their own."""
+        course, watch = self._course, self._watch
+        seconds = work.settings.timeout_seconds
+        first = course.next
+        for position in range(first, work.base + work.size):
+            course.next = position
+            if not course.take(position):
+                return None
+            course.cell[0] = position
+            if position > first:
+                context = new_context(work, position - work.base)
+            self._show(context)
+            course.tally.started[position] = time.time()
+            course.limited = position
+            watch.limit(seconds, position)
+            value: object = None
+            failure: BaseException | None = None
+            try:
+                try:
+                    watch.armed = True
+                    if watch.fired is not None:
+                        raise watch.fired
+                    value = self._call(work, function, position - work.base, context)
+                finally:
+                    self._disarm()
+            except BaseException as error:
+                failure = error
+            fired = self._disarm()
+            course.claim(position, self._turn)
+            watch.limit(None, position)
+            if inspect.iscoroutine(value):
+                return value
+            if failure is not None:
+                course.fail(position, work, context, failure, fired)
+            else:
+                course.complete(position, work, context, value, fired)
+            course.next = position + 1
+            if course.now - course.tally.read_at >= READ_SECONDS:
+                course.tally.read(course.now, position + 1)
+        return None
 
-        return call
+    def _call(
+        self, work: Work, function: TaskFunction, offset: int, context: CallContext
+    ) -> object:
+        row = work.row(offset)
+        context.name = work.name(row)
+        args, kwargs = work.ready(row)
+        return function.fn(*args, **kwargs)
+
+    def _fail(self, work: Work, position: int, context: CallContext, error: BaseException) -> bool:
+        """Take the exception of a call; returns whether the watch had fired."""
+        fired = self._disarm()
+        self._course.fail(position, work, context, error, fired)
+        return fired is not None
 
     def _show(self, context: CallContext) -> None:
         self._course.sinks.current = context
@@ -276,8 +315,3 @@ class _Turn:
         if watch.fired is not None:
             watch.settle()
         return watch.fired
-
-    def _unlimit(self, position: int, seconds: float | None) -> None:
-        if seconds is not None:
-            self._course.claim(position, self._turn)
-            self._watch.limit(None, position)

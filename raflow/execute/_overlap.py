@@ -40,7 +40,7 @@ class Overlap:
         self,
         work: Work,
         start: int,
-        context: CallContext,
+        context: CallContext | None,
         begun: Coroutine[Any, Any, object] | None,
     ) -> None:
         """Run the calls of a job from an offset on.
@@ -52,6 +52,7 @@ class Overlap:
             begun: The coroutine of the first call, if it has been made already.
         """
         course = self._course
+        assert context is not None
         course.tally.read(time.time(), course.next)
         if self._runner is None:
             self._runner = asyncio.Runner()

@@ -88,11 +88,11 @@ class Work:
         return Who(name, self.function, timeout, self.site.pickling)
 
     def is_special(self) -> bool:
-        """Tell whether there is more to do for a call than to pass arguments by name."""
+        """Tell whether there is more to a call than to pass arguments by name."""
         function = self.function
         assert function is not None
         hooks = function.run_if is not None or function.task_run_name is not None
-        return hooks or function.form != _BY_NAME
+        return hooks or function.form != _BY_NAME or self.settings.timeout_seconds is not None
 
     def ready(self, row: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the `(args, kwargs)` of a call.

@@ -6,46 +6,53 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from raflow.execute._attempt import Work
-from raflow.execute._usage import Place
+from raflow.execute._course import Running
+from raflow.execute._loop import BatchLoop
 from raflow.execute.ray._mail import Line, Postbox, call
 from raflow.execute.ray._watch import interrupt_main_thread
+from raflow.model import Place
 
 _RETRY_SECONDS: Final = 60.0
 
 
-class Running(NamedTuple):
-    """The call that runs now."""
+class Active(NamedTuple):
+    """The batch that runs now."""
 
     session: int
     batch: int
-    work: Work
-    at: float
+    loop: BatchLoop
+    postbox: Postbox
 
 
 class Messenger:
     """Opens a line to the driver when there is something to tell, and keeps it."""
 
     def __init__(self, place: Place) -> None:
-        self.running: Running | None = None
+        self.active: Active | None = None
         """Set by the main thread."""
-        self._cancelled: Running | None = None
+        self._cancelled: Active | None = None
         self._place = place
         self._lock = threading.Lock()
         self._lines: dict[Postbox, Line] = {}
         self._silent_until: dict[Postbox, float] = {}
 
-    def announce(self, postbox: Postbox, running: Running) -> None:
-        """Tell that a call has been running for a while; nothing if it has ended."""
-        line = self.line(postbox) if self.running is running else None
-        if line is None:
-            return
-        run, attempt = running.work.run, running.work.attempt
-        place = self._place
-        facts = [running.session, running.batch, *run, attempt, running.at, place.pid, place.host]
-        line.send({"started": facts})
+    def announce(self, active: Active, call: Running) -> None:
+        """Tell that a call has been running for a while; nothing if its batch has ended."""
+        line = self.line(active.postbox) if self.active is active else None
+        if line is not None:
+            place = self._place
+            facts = [*call.run, call.attempt, call.started_at, place.pid, place.host]
+            line.send({"started": [active.session, active.batch, *facts]})
+
+    def give_back(self, active: Active, positions: Sequence[int]) -> None:
+        """Tell which calls a batch that goes on running has handed back."""
+        line = self.line(active.postbox)
+        if line is not None:
+            ranges = [[positions[0], positions[-1] + 1]]
+            line.send({"returned": [active.session, active.batch, ranges]})
 
     def line(self, postbox: Postbox) -> Line | None:
         """Return the line to a driver; None if it cannot be reached, as behind a firewall."""
@@ -55,9 +62,9 @@ class Messenger:
                 line = self._open(postbox)
             return line
 
-    def is_cancelled(self, running: Running) -> bool:
-        """Tell whether this very call was asked to stop."""
-        return self._cancelled is running
+    def is_cancelled(self, active: Active) -> bool:
+        """Tell whether this very batch was asked to stop."""
+        return self._cancelled is active
 
     def _open(self, postbox: Postbox) -> Line | None:
         try:
@@ -84,12 +91,17 @@ class Messenger:
         line.close()
 
     def _cancel(self, target: object) -> None:
-        running = self.running
-        if running is not None and [running.session, running.batch] == target:
-            self._cancelled = running
+        active = self._find(target)
+        if active is not None:
+            self._cancelled = active
+            active.loop.cancel()
             interrupt_main_thread()
 
     def _kill(self, target: object) -> None:
-        running = self.running
-        if running is not None and [running.session, running.batch] == target:
+        if self._find(target) is not None:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _find(self, target: object) -> Active | None:
+        active = self.active
+        found = active is not None and [active.session, active.batch] == target
+        return active if found else None

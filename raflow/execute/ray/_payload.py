@@ -53,6 +53,42 @@ def thaw(frozen: Frozen) -> Any:
     return loads(data, buffers=buffers)
 
 
+def freeze_result(value: object, last: bool) -> Frozen:
+    """Pickle what a task returned, where other tasks may still run before it leaves the process.
+
+    Args:
+        value: What it returned.
+        last: Nothing else will run: large arrays need not be copied.
+
+    Raises:
+        Exception: Whatever pickling it raises.
+    """
+    frozen = freeze(value)
+    if isinstance(frozen, bytes):
+        return frozen
+    if size_of(frozen) <= INLINE_BYTES:
+        return bytes(ray_pickle.dumps(value, protocol=5))
+    return frozen if last else (frozen[0], [_fixed(buffer) for buffer in frozen[1]])
+
+
+def thaw_here(frozen: Frozen) -> Any:
+    """Return the value of an entry; arrays are read-only, wherever the entry comes from."""
+    if isinstance(frozen, bytes):
+        return loads(frozen)
+    data, buffers = frozen
+    return loads(data, buffers=[_read_only(buffer) for buffer in buffers])
+
+
+def _fixed(buffer: pickle.PickleBuffer) -> pickle.PickleBuffer:
+    raw = buffer.raw()
+    return buffer if raw.readonly else pickle.PickleBuffer(bytes(raw))
+
+
+def _read_only(buffer: Any) -> Any:
+    raw = buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer)
+    return raw.toreadonly()
+
+
 def size_of(frozen: Frozen) -> int:
     """Return how many bytes a frozen value takes."""
     if isinstance(frozen, bytes):

@@ -5,38 +5,26 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import ray
 
-from raflow import define, errors
 from raflow.execute._alarms import Alarms
-from raflow.execute._attempt import (
-    Done,
-    Loaded,
-    Site,
-    cancelled_before_start,
-    run_attempt,
-    sink_for,
-)
-from raflow.execute._backend import Known, RunEnvironment, TaskFunction, ValueRef
+from raflow.execute._attempt import Site
+from raflow.execute._backend import RunEnvironment, TaskFunction
 from raflow.execute._capture import Capture
-from raflow.execute._failure import message_of
-from raflow.execute._inputs import resolve
-from raflow.execute._usage import Place, ProcessMeter
+from raflow.execute._loop import BatchLoop
+from raflow.execute._minder import Minder
+from raflow.execute._usage import ProcessMeter, here
+from raflow.execute.ray._cells import Cell
 from raflow.execute.ray._mail import Postbox
-from raflow.execute.ray._messenger import Messenger, Running
-from raflow.execute.ray._payload import PICKLING, freeze, loads, thaw
+from raflow.execute.ray._messenger import Active, Messenger
+from raflow.execute.ray._payload import PICKLING, freeze_result, loads, size_of, thaw_here
 from raflow.execute.ray._report import encode_report
 from raflow.execute.ray._watch import SignalWatch, install, marked
-from raflow.execute.ray._wire import Carried, Lifted, Shelf, WireBatch, WireCall
-from raflow.model import BatchReport
-
-ANNOUNCE_SECONDS: Final = 0.5
-"""A call that runs longer than this is told to the driver."""
+from raflow.execute.ray._wire import Carried, Lifted, Shelf, WireBatch
 
 _KEPT_ENVIRONMENTS: Final = 8
 _KEPT_FUNCTIONS: Final = 512
@@ -52,9 +40,11 @@ class ProcessEnvironment(NamedTuple):
     postbox: Postbox
     grace: float
     """Seconds between a time limit and the end of the process."""
+    token: str
+    """Names the cells of the backend's processes; see `_cells`."""
 
 
-def run_batch(head: bytes, *lifted: Any) -> tuple[list[object], bytes]:
+def run_batch(head: bytes, *lifted: Any) -> tuple[object, ...]:
     """Run a batch; this is what Ray calls.
 
     Args:
@@ -63,11 +53,11 @@ def run_batch(head: bytes, *lifted: Any) -> tuple[list[object], bytes]:
             ObjectRefs to what the process may know already.
 
     Returns:
-        The values, one per call, and the encoded `BatchReport`.
+        The encoded `BatchReport`, the values, one entry per call, and as many more objects as there
+        may be values of their own, None where there is no value.
     """
     wire: WireBatch = loads(head)
-    shelf = lifted[-1] if wire.has_shelf else ()
-    return _process().run(wire, shelf, lifted)
+    return _process().run(wire, lifted)
 
 
 class _Recent(OrderedDict[K, V], Generic[K, V]):
@@ -89,101 +79,126 @@ class _Recent(OrderedDict[K, V], Generic[K, V]):
 
 class _Process:
     def __init__(self) -> None:
-        self._place = Place.here(ray.get_runtime_context().get_node_id())
+        self._place = here(ray.get_runtime_context().get_node_id())
         self._meter = ProcessMeter()
         self._alarms = Alarms("raflow-alarms")
         self._messenger = Messenger(self._place)
         self._sites: _Recent[str, tuple[Site, ProcessEnvironment]] = _Recent(_KEPT_ENVIRONMENTS)
         self._functions: _Recent[str, TaskFunction] = _Recent(_KEPT_FUNCTIONS)
+        self._cells: dict[str, Cell | None] = {}
 
-    def run(
-        self, wire: WireBatch, shelf: Sequence[Any], lifted: Sequence[Any]
-    ) -> tuple[list[object], bytes]:
+    def run(self, wire: WireBatch, lifted: Sequence[Any]) -> tuple[object, ...]:
         install()
+        shelf = lifted[-1] if wire.has_shelf else ()
         site, environment = self._sites.get_or_make(
             wire.environment_key, lambda: self._settle(_fetch(wire.environment, shelf))
         )
-        done: list[Done] = []
-        cancelled = False
-        for call in wire.calls:
-            if cancelled:
-                done.append(Done(None, cancelled_before_start(call.work, self._place)))
-                continue
-            load = functools.partial(self._load, call, wire, shelf, lifted)
-            running = Running(wire.session, wire.batch, call.work, time.time())
-            watch = self._watch(running, environment)
-            done.append(self._run_call(running, load, watch, site, environment))
-            cancelled = isinstance(watch.fired, errors.TaskInterrupted)
-        report = BatchReport(batch=wire.batch, calls=tuple(item.report for item in done))
-        return [item.value for item in done], encode_report(report)
+        cell = self._cell(environment.token)
+        loop = BatchLoop(
+            wire.batch,
+            wire.jobs,
+            _Loader(wire.functions, self._functions, shelf, lifted),
+            site=site,
+            budget=wire.budget,
+            own_values=wire.own_values,
+            cell=cell.lanes if cell is not None else None,
+        )
+        if cell is not None:
+            cell.begin(wire.session, wire.batch)
+        self._run_loop(loop, wire, environment)
+        report, values, own = loop.end()
+        encoded = encode_report(report)
+        if cell is not None:
+            cell.end()
+        return (encoded, values, *own, *[None] * (wire.own_values - len(own)))
 
-    def _watch(self, running: Running, environment: ProcessEnvironment) -> SignalWatch:
-        timeout = running.work.timeout_seconds
-        line = self._messenger.line(environment.postbox) if timeout is not None else None
-        return SignalWatch(
-            timeout,
+    def _run_loop(self, loop: BatchLoop, wire: WireBatch, environment: ProcessEnvironment) -> None:
+        messenger = self._messenger
+        active = Active(wire.session, wire.batch, loop, environment.postbox)
+        watch = SignalWatch(
             grace=environment.grace,
-            last_words=line.fileno() if line is not None else None,
-            is_meant=lambda: self._messenger.is_cancelled(running),
+            last_words=lambda: self._last_words(environment.postbox),
+            is_meant=lambda: messenger.is_cancelled(active),
         )
-
-    def _run_call(
-        self,
-        running: Running,
-        load: Callable[[], Loaded],
-        watch: SignalWatch,
-        site: Site,
-        environment: ProcessEnvironment,
-    ) -> Done:
-        work = running.work
-        sink = sink_for(work, environment.run)
-        attempt = functools.partial(run_attempt, work, load, sink=sink, watch=watch, site=site)
-        alarm = self._alarms.after(
-            ANNOUNCE_SECONDS, lambda: self._messenger.announce(environment.postbox, running)
+        minder = Minder(
+            loop,
+            self._alarms,
+            budget=wire.budget,
+            started=lambda call: messenger.announce(active, call),
+            returned=lambda positions: messenger.give_back(active, positions),
+            may_return=lambda: messenger.line(environment.postbox) is not None,
         )
-        self._messenger.running = running
+        messenger.active = active
+        minder.start()
         try:
-            if work.timeout_seconds is None:
-                return attempt()
-            return marked(running.session, running.batch, attempt)
+            if any(job.settings.timeout_seconds is not None for job in wire.jobs):
+                marked(wire.session, wire.batch, lambda: loop.run(watch))
+            else:
+                loop.run(watch)
         finally:
-            self._messenger.running = None
-            alarm.cancel()
+            messenger.active = None
+            minder.stop()
+
+    def _last_words(self, postbox: Postbox) -> int | None:
+        line = self._messenger.line(postbox)
+        return line.fileno() if line is not None else None
 
     def _settle(self, payload: bytes) -> tuple[Site, ProcessEnvironment]:
         environment: ProcessEnvironment = loads(payload)
         for path in reversed(environment.run.sys_path):
             if path not in sys.path and os.path.isdir(path):
                 sys.path.insert(0, path)
-        # Never left: the process belongs to raflow's batches, and each has its own sink.
+        # Never left: the process belongs to raflow's batches, and each call has its own sink.
         Capture(environment.run.log_level).__enter__()
         site = Site(
             environment=environment.run,
             place=self._place,
             meter=self._meter,
             pickling=PICKLING,
-            freeze=freeze,
+            freeze=freeze_result,
+            thaw=thaw_here,
+            size=size_of,
             whole_process=True,
         )
         return site, environment
 
-    def _load(
-        self, call: WireCall, wire: WireBatch, shelf: Sequence[Any], lifted: Sequence[Any]
-    ) -> Loaded:
-        key = call.function
-        try:
-            function = self._functions.get_or_make(
-                key, lambda: loads(_fetch(wire.functions[key], shelf))
-            )
-            arguments = _arguments(call, lifted)
-        except Exception as error:
-            raise errors.SerializationError(
-                f"Task {call.work.label!r}: its function or an argument could not be unpacked on "
-                f"host {self._place.host!r}: {type(error).__name__}: {message_of(error)}. If a "
-                "module is missing there, install it on the cluster's nodes or send it with "
-                "runtime_env."
-            ) from error
-        return Loaded(function, arguments)
+    def _cell(self, token: str) -> Cell | None:
+        if token not in self._cells:
+            try:
+                self._cells[token] = Cell(token)
+            except OSError:
+                self._cells[token] = None  # nobody will know what ran if the process dies
+        return self._cells[token]
+
+
+class _Loader:
+    """Knows what travelled with a batch."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, Carried],
+        kept: _Recent[str, TaskFunction],
+        shelf: Sequence[Any],
+        lifted: Sequence[Any],
+    ) -> None:
+        self._functions = functions
+        self._kept = kept
+        self._shelf = shelf
+        self._lifted = lifted
+
+    def function(self, handle: Any) -> TaskFunction:
+        carried = self._functions[handle]
+        return self._kept.get_or_make(handle, lambda: loads(_fetch(carried, self._shelf)))
+
+    def arguments(self, payload: Any) -> Mapping[str, Any]:
+        if type(payload) is dict:
+            return payload
+        frozen = self._lifted[payload.place] if isinstance(payload, Lifted) else payload
+        arguments: Mapping[str, Any] = thaw_here(frozen)
+        return arguments
+
+    def object(self, handle: Any) -> Any:
+        return self._lifted[handle]
 
 
 @functools.cache
@@ -196,20 +211,3 @@ def _fetch(carried: Carried, shelf: Sequence[Any]) -> bytes:
         fetched: bytes = ray.get(shelf[carried.place])
         return fetched
     return carried
-
-
-def _arguments(call: WireCall, lifted: Sequence[Any]) -> dict[str, Any]:
-    def value_at(value: ValueRef) -> object:
-        assert isinstance(value.handle, int)
-        return thaw(lifted[value.handle][value.position])
-
-    def known(value: Known) -> object:
-        assert isinstance(value.value, bytes | tuple)
-        return thaw(value.value)
-
-    values = {hole: resolve(source, value_at, known) for hole, source in call.inputs.items()}
-    arguments: dict[str, Any] = {}
-    for payload in call.arguments:
-        frozen = lifted[payload.place] if isinstance(payload, Lifted) else payload
-        arguments |= define.fill(thaw(frozen), values)
-    return arguments

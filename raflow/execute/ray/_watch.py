@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, TypeVar
@@ -17,12 +18,15 @@ from raflow.execute.ray._mail import MARK
 T = TypeVar("T")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGUSR2, signal.SIGALRM)
-"""Ray's own soft cancel, ours, and the time limit."""
+"""Ray's own soft cancel, ours, and what is due at a set time."""
 _INSIST_SECONDS: Final = 0.3
+_ASK_AGAIN_SECONDS: Final = 0.05
+_HARD_SLACK_SECONDS: Final = 0.5
+"""How much later than it must the process is ended: its timer is set once for many short calls."""
 
 
 class SignalWatch:
-    """Watches one attempt by signals, which also end a wait in C such as `time.sleep`.
+    """Watches a batch by signals, which also end a wait in C such as `time.sleep`.
 
     What does not come back to Python at all is ended together with its process: a timer of the C
     library, which needs no lock of the interpreter's, writes where the code hangs and exits.
@@ -30,74 +34,119 @@ class SignalWatch:
 
     def __init__(
         self,
-        timeout: float | None,
         *,
         grace: float,
-        last_words: int | None,
+        last_words: Callable[[], int | None],
         is_meant: Callable[[], bool],
     ) -> None:
         """Prepare it.
 
         Args:
-            timeout: The time limit in seconds.
-            grace: Seconds after the limit before the process is ended.
-            last_words: Where the process writes why it ends: a file descriptor.
-            is_meant: Whether the cancel that has just come is for this attempt.
+            grace: Seconds after a time limit before the process is ended.
+            last_words: Returns where the process writes why it ends: a file descriptor.
+            is_meant: Whether the cancel that has just come is for this batch.
         """
+        self.armed = False
         self.fired: errors.Interruption | None = None
-        self._timeout = timeout
         self._grace = grace
         self._last_words = last_words
         self._is_meant = is_meant
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._put_off: int | None = None
+        self._wanted: errors.Interruption | None = None
+        self._limit_at: float | None = None
+        self._may_stop: Callable[[], bool] | None = None
+        self._hard_at = 0.0
 
-    def __enter__(self) -> SignalWatch:
+    def enter(self) -> None:
+        """Begin on the main thread."""
         _Active.watch = self
-        if self._timeout is not None:
-            signal.setitimer(signal.ITIMER_REAL, self._timeout)
-            hard = self._timeout + self._grace
-            if self._last_words is not None:
-                faulthandler.dump_traceback_later(hard, exit=True, file=self._last_words)
-            else:
-                faulthandler.dump_traceback_later(hard, exit=True)
-        return self
 
-    def __exit__(self, *exc: object) -> None:
+    def leave(self) -> None:
+        """End."""
         _Active.watch = None
-        if self._timeout is not None or self.fired is not None or self._put_off is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._timeout is not None:
-            faulthandler.cancel_dump_traceback_later()
-        self._task = None
+        self.limit(None, -1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def hand_over(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        """From now on stop the attempt by cancelling this task."""
+    def settle(self) -> None:
+        """Nothing is on its way: signals are handled where they arrive."""
+
+    def limit(
+        self, seconds: float | None, position: int, may_stop: Callable[[], bool] | None = None
+    ) -> None:
+        """Begin a time limit, or end it; a position of -1 says that no other one follows soon."""
+        if isinstance(self.fired, errors.TimeLimitReached):
+            self.fired = None
+        if isinstance(self._wanted, errors.TimeLimitReached):
+            self._wanted = None
+        if seconds is not None:
+            self._limit_at = time.monotonic() + seconds
+            self._may_stop = may_stop
+            self._set_hard_limit(self._limit_at + self._grace)
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+        elif self._limit_at is not None:
+            self._limit_at = None
+            signal.setitimer(signal.ITIMER_REAL, PUT_OFF_SECONDS if self._wanted else 0)
+        if position < 0 and seconds is None and self._hard_at:
+            self._hard_at = 0.0
+            faulthandler.cancel_dump_traceback_later()
+
+    def on_loop(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        """From now on stop the code by cancelling this task."""
         self._task = (loop, task)
 
+    def off_loop(self) -> None:
+        """From now on stop it by raising."""
+        self._task = None
+
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Stop the attempt; called on the main thread, between any two steps of its code."""
+        """Stop the code; called on the main thread, between any two steps of it."""
         if number == signal.SIGUSR2 and not self._is_meant():
             return
-        if is_importing(frame):
-            self._put_off = self._put_off or number
+        if number != signal.SIGALRM:
+            self._wanted = self._wanted or errors.TaskInterrupted()
+        elif self._limit_at is not None and time.monotonic() >= self._limit_at:
+            self._wanted = self._wanted or errors.TimeLimitReached()
+        reason = self._wanted
+        if reason is None:
+            self._ring_at_limit()
+        elif not self.armed:
+            self.fired = self.fired or reason
+        elif is_importing(frame):
             signal.setitimer(signal.ITIMER_REAL, PUT_OFF_SECONDS)
-            return
-        number, self._put_off = self._put_off or number, None
-        if self.fired is None:
-            limit = number == signal.SIGALRM
-            self.fired = errors.TimeLimitReached() if limit else errors.TaskInterrupted()
-            self._stop(self.fired)
-        elif self._task is not None and not self._task[1].cancelling():
-            # The event loop is blocked, so that the cancelling was not even begun.
-            raise self.fired
-
-    def _stop(self, reason: errors.Interruption) -> None:
-        if self._task is None:
+        elif self._task is not None and isinstance(reason, errors.TaskInterrupted):
+            self._cancel(*self._task, reason)
+        elif self._may_stop is not None and not self._may_stop():
+            signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_SECONDS)
+        elif self.fired is None:
+            self.fired = reason
             raise reason
-        loop, task = self._task
-        loop.call_soon_threadsafe(task.cancel)
-        signal.setitimer(signal.ITIMER_REAL, _INSIST_SECONDS, _INSIST_SECONDS)
+
+    def _cancel(
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], reason: errors.Interruption
+    ) -> None:
+        if not isinstance(self.fired, errors.TaskInterrupted):
+            self.fired = reason
+            loop.call_soon_threadsafe(task.cancel)
+            signal.setitimer(signal.ITIMER_REAL, _INSIST_SECONDS, _INSIST_SECONDS)
+        elif not task.cancelling():
+            # The event loop is blocked, so that the cancelling was not even begun.
+            raise reason
+
+    def _ring_at_limit(self) -> None:
+        if self._limit_at is not None:
+            left = self._limit_at - time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
+
+    def _set_hard_limit(self, at: float) -> None:
+        if self._hard_at >= at:
+            return
+        self._hard_at = at + _HARD_SLACK_SECONDS
+        seconds = self._hard_at - time.monotonic()
+        where = self._last_words()
+        if where is not None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=where)
+        else:
+            faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 class _Active:
@@ -107,11 +156,12 @@ class _Active:
 def install() -> None:
     """Take over the signals of this process; called before each batch, on the main thread.
 
-    User code may have left handlers of its own behind. A signal that comes between two calls is
-    ignored: a cancel may arrive a moment after its call has ended.
+    User code may have left handlers of its own behind. A signal that comes between two batches is
+    ignored: a cancel may arrive a moment after its batch has ended.
     """
     for number in _SIGNALS:
-        signal.signal(number, _on_signal)
+        if signal.getsignal(number) is not _on_signal:
+            signal.signal(number, _on_signal)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
