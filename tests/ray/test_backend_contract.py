@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import time
 from pathlib import Path
@@ -10,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from raflow.execute import Backend, BatchEnded, Known, ListOf, Part, ValueRef
+from raflow.execute import (
+    Backend,
+    BatchEnded,
+    EachOf,
+    EachPart,
+    InBatch,
+    Known,
+    ListOf,
+    Part,
+    ValueSlice,
+)
 from raflow.model import Outcome, Resources, ResultPolicy, Serializer, shortfall
 from tests.ray import user_tasks as user
 from tests.ray.harness import Run, lines, task_of
@@ -40,13 +51,11 @@ def test_every_kind_of_parameter_arrives(run: Run) -> None:
     )
 
 
-def test_shared_arguments_merge_with_the_items_own(run: Run) -> None:
-    call = run.call(user.add, {"x": 1, "y": 1})
-    own = run.session.pack("add", {"y": 10})
-    merged = type(call)(
-        **{f: getattr(call, f) for f in call.__slots__} | {"arguments": (*call.arguments, own)}
-    )
-    assert run.session.fetch(ValueRef(run.finish(run.submit(merged)).values, 0)) == 11
+def test_items_of_a_map_have_arguments_of_their_own_and_share_others(run: Run) -> None:
+    batch = run.submit(run.call(user.add, {"y": 10}, items={"x": range(1000)}))
+    reports = run.reports(batch)
+    assert [report.run.map_index for report in reports] == list(range(1000))
+    assert [run.fetch(batch, position) for position in (0, 7, 999)] == [10, 17, 1009]
 
 
 def test_the_four_kinds_of_input(run: Run) -> None:
@@ -75,18 +84,126 @@ def test_known_may_be_an_exception(run: Run) -> None:
 
 def test_calls_of_a_batch_run_in_order_and_report_in_order(run: Run) -> None:
     calls = [run.call(user.interval, {"seconds": 0.01}) for _ in range(5)]
-    end = run.finish(run.submit(*calls))
-    assert [report.run for report in end.report.calls] == [call.run for call in calls]
-    spans: list[Any] = [run.session.fetch(ValueRef(end.values, i)) for i in range(5)]
+    batch = run.submit(*calls)
+    assert [report.outcome for report in run.reports(batch)] == ["completed"] * 5
+    spans: list[Any] = [run.fetch(batch, position) for position in range(5)]
     assert spans == sorted(spans)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_a_failing_call_does_not_end_its_batch(run: Run) -> None:
     good, bad = run.call(user.add, {"x": 1}), run.call(user.fail, {"kind": "ordinary"})
-    end = run.finish(run.submit(good, bad, run.call(user.add, {"x": 5})))
-    assert [r.outcome for r in end.report.calls] == ["completed", "failed", "completed"]
-    assert run.session.fetch(ValueRef(end.values, 2)) == 6
+    batch = run.submit(good, bad, run.call(user.add, {"x": 5}))
+    assert [r.outcome for r in run.reports(batch)] == ["completed", "failed", "completed"]
+    assert run.fetch(batch, 2) == 6
+
+
+def test_each_item_may_have_a_value_of_its_own(run: Run) -> None:
+    first = run.submit(run.call(user.add, items={"x": range(10)}))
+    lone, listed = run.value(user.echo, {"value": "lone"}), run.value(user.numbers, {"length": 9})
+    handle = run.finish(first).values[0]
+    each = EachOf((ValueSlice(handle, 2, 5), lone, Known(None), ValueSlice(handle, 9, 10)))
+    second = run.submit(
+        run.call(user.echo, inputs={"value": each}, length=6),
+        run.call(user.echo, inputs={"value": EachPart(listed, 4)}, length=3),
+    )
+    got = [run.fetch(second, position) for position in range(9)]
+    assert got == [3, 4, 5, "lone", None, 10, 4, 5, 6]
+
+
+def test_the_values_of_a_map_are_one_list(run: Run) -> None:
+    batch = run.submit(run.call(user.add, items={"x": range(10)}))
+    handle = run.finish(batch).values[0]
+    whole = ListOf((ValueSlice(handle, 0, 3), Known("known"), run.ref(batch, 9)))
+    assert run.session.fetch(whole) == [1, 2, 3, "known", 10]
+    assert run.session.fetch(run.value(user.echo, inputs={"value": whole})) == [
+        1,
+        2,
+        3,
+        "known",
+        10,
+    ]
+
+
+def test_what_the_driver_has_and_items_of_lists_are_fetched_too(run: Run) -> None:
+    assert run.session.fetch(Known("told")) == "told"
+    assert run.session.fetch(Part(run.value(user.numbers, {"length": 9}), 4)) == 4
+
+
+def test_a_chain_runs_in_one_batch(run: Run) -> None:
+    first = run.call(user.add, {"x": 1})
+    rest = [run.call(user.add, inputs={"x": InBatch(position)}) for position in range(20)]
+    batch = run.submit(first, *rest)
+    assert [report.outcome for report in run.reports(batch)] == ["completed"] * 21
+    assert run.fetch(batch, 20) == 22
+
+
+def test_what_follows_a_failed_call_of_its_batch_is_handed_back(run: Run) -> None:
+    batch = run.submit(
+        run.call(user.fail, {"kind": "ordinary"}),
+        run.call(user.echo, inputs={"value": InBatch(0)}),
+        run.call(user.echo, {"value": 3}),
+    )
+    report = run.finish(batch).report
+    assert list(report.unstarted) == [1]
+    assert list(report.told) == [0]
+    assert run.fetch(batch, 2) == 3
+
+
+# --- budgets ------------------------------------------------------------------------------------
+
+
+def test_what_is_over_the_budget_is_handed_back(run: Run) -> None:
+    call = run.call(user.interval, items={"seconds": [0.01] * 50})
+    report = run.finish(run.submit(call, budget=0.05)).report
+    started = 50 - len(report.unstarted)
+    assert 1 <= started <= 10
+    assert list(report.unstarted) == list(range(started, 50))
+    assert all(report.started_at[position] == 0.0 for position in report.unstarted)
+
+
+def test_a_long_call_does_not_hold_up_its_neighbours(run: Run) -> None:
+    run.report(user.process)
+    batch = run.submit(
+        run.call(user.add, {"x": 1}),
+        run.call(user.nap, {"seconds": 3}),
+        run.call(user.add, items={"x": range(1000)}),
+        budget=0.05,
+    )
+    begun = time.monotonic()
+    returned = run.return_of(batch)
+    assert time.monotonic() - begun < 2
+    assert list(returned.positions) == list(range(2, 1002))
+    report = run.finish(batch).report
+    assert list(report.unstarted) == list(range(2, 1002))
+    assert run.fetch(batch, 1) == "rested"
+
+
+def test_the_first_call_runs_whatever_the_budget(run: Run) -> None:
+    batch = run.submit(run.call(user.nap, {"seconds": 0.1}), budget=0.0)
+    assert run.fetch(batch) == "rested"
+
+
+def test_ten_thousand_items_in_one_batch(run: Run) -> None:
+    batch = run.submit(run.call(user.add, {"y": 1}, items={"x": range(10_000)}))
+    end = run.finish(batch)
+    assert not end.report.told
+    assert sum(json.loads(end.report.plain)) == sum(range(1, 10_001))
+    values: Any = run.session.fetch(ListOf((ValueSlice(end.values[0], 0, 10_000),)))
+    assert values == list(range(1, 10_001))
+
+
+# --- async calls --------------------------------------------------------------------------------
+
+
+def test_async_items_overlap_up_to_their_width(run: Run) -> None:
+    call = run.call(user.sleep_async, items={"seconds": [0.2] * 20}, concurrency=10)
+    begun = time.monotonic()
+    reports = run.reports(run.submit(call))
+    assert time.monotonic() - begun < 3
+    assert [report.outcome for report in reports] == ["completed"] * 20
+    first = sorted(report.started_at for report in reports)
+    assert first[9] - first[0] < 0.2 <= first[10] - first[0] + 0.01
 
 
 def test_an_async_function_is_run_to_its_end(run: Run) -> None:
@@ -96,18 +213,20 @@ def test_an_async_function_is_run_to_its_end(run: Run) -> None:
 
 
 def test_the_result_is_described_and_kept(run: Run) -> None:
-    report = run.report(user.add, {"x": 1})
-    assert report.result is not None
-    assert (report.result.type, report.result.inline) == ("builtins.int", b"2")
+    batch = run.submit(run.call(user.add, {"x": 1}), run.call(user.echo, {"value": [1, 2]}))
+    report = run.finish(batch).report
+    assert json.loads(report.plain) == [2, None]
+    assert list(report.results) == [1]
+    assert (report.results[1].type, report.results[1].length) == ("builtins.list", 2)
+    assert report.results[1].inline == b"[1,2]"
 
 
 def test_task_code_knows_its_run(run: Run) -> None:
-    [report] = run.finish(run.submit(call := run.call(user.context, attempt=3))).report.calls
-    assert report.attempt == 3
-    seen: Any = run.session.fetch(run.value(user.context, attempt=2))
+    call = run.call(user.context, attempt=2)
+    seen: Any = run.fetch(run.submit(call))
     assert (seen.flow, seen.flow_run_id, seen.flow_run_name) == ("testing", "run-1", "brave-test")
     assert (seen.task, seen.label, seen.attempt) == ("context", "context", 2)
-    assert seen.run.node == call.run.node + 1
+    assert seen.run == call.chunk.key(0)
 
 
 # --- run_if, skipping, names --------------------------------------------------------------------
@@ -168,7 +287,7 @@ def test_concurrent_calls_do_not_mix_their_output(run: Run) -> None:
         for text in ("left", "right")
     }
     for text, batch in batches.items():
-        [report] = run.finish(batch).report.calls
+        [report] = run.reports(batch)
         assert [line.text for line in lines(report)] == [text] * 10
 
 
@@ -330,8 +449,8 @@ def test_an_import_is_not_interrupted_half_way(run: Run, tmp_path: Path) -> None
 
 def test_the_batch_goes_on_after_a_time_limit(run: Run) -> None:
     slow = run.call(user.spin, {"seconds": 30}, timeout=0.2)
-    end = run.finish(run.submit(slow, run.call(user.add, {"x": 1})))
-    assert [r.outcome for r in end.report.calls] == ["timed_out", "completed"]
+    batch = run.submit(slow, run.call(user.add, {"x": 1}))
+    assert [r.outcome for r in run.reports(batch)] == ["timed_out", "completed"]
 
 
 # --- cancelling ---------------------------------------------------------------------------------
@@ -358,23 +477,25 @@ def test_code_that_runs_for_a_while_says_so_and_is_interrupted(run: Run) -> None
     call = run.call(user.spin, {"seconds": 30})
     batch = run.submit(call)
     started = run.start_of(batch)
-    assert (started.run, started.attempt) == (call.run, 1)
+    assert (started.run, started.attempt) == (call.chunk.key(0), 1)
     assert started.pid > 0
     run.session.cancel(batch, force=False)
-    [report] = run.finish(batch).report.calls
+    [report] = run.reports(batch)
     assert report.outcome is Outcome.CANCELLED
 
 
 def test_the_rest_of_a_cancelled_batch_does_not_start(run: Run, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     batch = run.submit(
+        run.call(user.add, {"x": 1}),
         run.call(user.spin, {"seconds": 30}),
         run.call(user.mark_and_spin, {"path": str(mark), "seconds": 0}),
     )
     run.start_of(batch)
     run.session.cancel(batch, force=False)
-    end = run.finish(batch)
-    assert [report.outcome for report in end.report.calls] == ["cancelled", "cancelled"]
+    outcomes = [report.outcome for report in run.reports(batch)]
+    assert outcomes == ["completed", "cancelled", "cancelled"]
+    assert run.fetch(batch, 0) == 2
     assert not mark.exists()
 
 
@@ -410,9 +531,8 @@ def test_resources_are_honoured(run: Run) -> None:
     batches = [
         run.submit(run.call(user.interval, {"seconds": 0.1}), resources=TWO_CPUS) for _ in range(4)
     ]
-    ends = [run.finish(batch) for batch in batches]
-    spans = sorted(run.session.fetch(ValueRef(end.values, 0)) for end in ends)  # type: ignore[type-var]
-    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))  # type: ignore[index]
+    spans: list[Any] = sorted(run.fetch(batch) for batch in batches)
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
 
 
 def test_calls_run_in_parallel(run: Run, tmp_path: Path) -> None:
@@ -421,7 +541,7 @@ def test_calls_run_in_parallel(run: Run, tmp_path: Path) -> None:
         run.submit(run.call(user.meet, {"mine": mine, "other": other})),
         run.submit(run.call(user.meet, {"mine": other, "other": mine})),
     ]
-    reports = [run.finish(batch).report.calls[0] for batch in batches]
+    reports = [run.reports(batch)[0] for batch in batches]
     assert [report.outcome for report in reports] == ["completed", "completed"]
 
 
@@ -441,7 +561,7 @@ def test_two_runs_share_a_backend(backend: Backend, tmp_path: Path) -> None:
     batches = [run.submit(run.call(user.echo, {"value": i})) for i, run in enumerate(runs)]
     assert batches == [0, 0]
     for number, (run, batch) in enumerate(zip(runs, batches, strict=True)):
-        assert run.session.fetch(ValueRef(run.finish(batch).values, 0)) == number
+        assert run.fetch(batch) == number
         run.close()
 
 
@@ -454,5 +574,5 @@ def wait_for(path: Path) -> None:
 
 def outcome(end: object) -> Outcome:
     if isinstance(end, BatchEnded):
-        return end.report.calls[0].outcome
+        return end.report.told[0].outcome
     return end.outcome  # type: ignore[attr-defined, no-any-return]

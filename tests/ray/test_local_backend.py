@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from raflow.execute import ValueRef
 from raflow.execute.local import LocalBackend
 from raflow.model import Outcome, Resources
 from tests.ray import user_tasks as user
@@ -39,9 +38,7 @@ def test_claimed_resources_are_there_and_are_shared_out(tmp_path: Path) -> None:
     batches = [
         run.submit(run.call(user.interval, {"seconds": 0.05}), resources=gpu) for _ in range(3)
     ]
-    spans: list[Any] = [
-        run.session.fetch(ValueRef(run.finish(batch).values, 0)) for batch in batches
-    ]
+    spans: list[Any] = [run.fetch(batch) for batch in batches]
     spans.sort()
     assert spans[0][1] <= spans[1][0]
     assert spans[1][1] <= spans[2][0]
@@ -62,14 +59,14 @@ def test_a_thread_that_does_not_stop_is_left_behind_and_said_so(
 ) -> None:
     begun = time.monotonic()
     stuck = local_run.call(user.say_and_nap, {"text": "before", "seconds": 4}, timeout=0.2)
-    end = local_run.finish(local_run.submit(stuck, local_run.call(user.add, {"x": 1})))
+    batch = local_run.submit(stuck, local_run.call(user.add, {"x": 1}))
+    first, second = local_run.reports(batch)
     assert time.monotonic() - begun < 3
-    first, second = end.report.calls
     assert (first.outcome, second.outcome) == (Outcome.TIMED_OUT, Outcome.COMPLETED)
     assert "threads, which cannot be ended inside a call into C" in first.message
     assert [line.text for line in lines(first)] == ["before"]
     assert "The Ray backend ends the process instead" in caplog.text
-    assert local_run.session.fetch(ValueRef(end.values, 1)) == 2
+    assert local_run.fetch(batch, 1) == 2
     time.sleep(max(0.0, 4.5 - (time.monotonic() - begun)))
     assert local_run.quiet(0.1)  # what it does later changes nothing
 
@@ -86,6 +83,6 @@ def test_a_left_behind_thread_gives_its_resources_back(local_run: Run) -> None:
 def test_many_batches_in_flight_share_a_few_threads(local_run: Run) -> None:
     before = set(threading.enumerate())
     batches = [local_run.submit(local_run.call(user.echo, {"value": i})) for i in range(500)]
-    values = [local_run.session.fetch(ValueRef(local_run.finish(b).values, 0)) for b in batches]
+    values = [local_run.fetch(b) for b in batches]
     assert values == list(range(500))
     assert len({t for t in threading.enumerate() if t.name == "raflow-task"} - before) <= 20

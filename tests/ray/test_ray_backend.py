@@ -11,14 +11,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import ray
+from ray._private import internal_api
 
 from raflow import TaskFuture, errors, flow
-from raflow.execute import BatchLost, Known, ListOf, ValueRef
+from raflow.execute import BatchLost, Known, ListOf
 from raflow.execute.ray import RayBackend
 from raflow.model import Outcome, Resources
 from tests.ray import user_tasks as user
@@ -30,6 +33,22 @@ pytestmark = pytest.mark.ray
 def resident() -> int:
     """Bytes of memory that this process has now, shared memory included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def store_bytes() -> int:
+    """Bytes that are used of the object store."""
+    [node] = ray.nodes()
+    stats = internal_api.node_stats(
+        node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False
+    )
+    return int(stats.store_stats.object_store_bytes_used)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # --- values -------------------------------------------------------------------------------------
@@ -51,6 +70,59 @@ def test_a_fetched_array_is_a_view_of_rays_memory(ray_run: Run) -> None:
     assert not array.flags.writeable
 
 
+@pytest.mark.parametrize("make", [user.big_array, user.big_table])
+def test_large_data_pass_from_task_to_task_without_a_copy(ray_run: Run, make: Any) -> None:
+    data = ray_run.value(make, {"megabytes": 64})
+    before: dict[int, int] = {}
+    addresses: dict[int, set[int]] = {}
+    for _ in range(4):
+        pids = ray_run.submit(ray_run.call(user.process), ray_run.call(user.own_memory))
+        before.setdefault(ray_run.fetch(pids, 0), ray_run.fetch(pids, 1))
+        batch = ray_run.submit(
+            ray_run.call(user.process),
+            ray_run.call(user.buffer_of, inputs={"data": data}),
+            ray_run.call(user.buffer_of, inputs={"data": data}),
+        )
+        pid = ray_run.fetch(batch, 0)
+        for position in (1, 2):
+            address, mapped, own = ray_run.fetch(batch, position)
+            addresses.setdefault(pid, set()).add(address)
+            assert "/dev/shm/" in mapped
+            assert own - before.get(pid, own) < 16 << 20
+    assert all(len(seen) == 1 for seen in addresses.values())
+
+
+def test_a_large_value_is_an_object_of_its_own_and_is_freed_alone(ray_run: Run) -> None:
+    before = store_bytes()
+    batch = ray_run.submit(
+        ray_run.call(user.echo, {"value": "small"}),
+        ray_run.call(user.big_array, {"megabytes": 64}),
+        ray_run.call(user.big_text, {"length": 1 << 20}),
+        own_values=3,
+    )
+    end = ray_run.finish(batch)
+    assert dict(end.report.own) == {1: 1, 2: 2}
+    assert len(end.values) == 3
+    small, array, text = (ray_run.ref(batch, position) for position in range(3))
+    assert array.position == text.position == -1
+    assert ray_run.session.fetch(text) == "x" * (1 << 20)
+    assert store_bytes() - before > 65 << 20
+    ray_run.forget(batch)
+    del end, array
+    wait_until(lambda: store_bytes() - before < 2 << 20)
+    assert ray_run.session.fetch(small) == "small"
+
+
+def test_a_value_that_finds_no_object_of_its_own_left_ends_the_batch(ray_run: Run) -> None:
+    batch = ray_run.submit(ray_run.call(user.big_array, items={"megabytes": [1] * 5}), own_values=2)
+    report = ray_run.finish(batch).report
+    done = 5 - len(report.unstarted)
+    assert 2 <= done < 5
+    assert list(report.unstarted) == list(range(done, 5))
+    assert ray_run.fetch(batch, 1).sum() == 1 << 17
+    assert ray_run.fetch(batch, done - 1).sum() == 1 << 17
+
+
 def test_arguments_are_taken_as_they_are_at_the_call(ray_run: Run) -> None:
     import numpy as np
 
@@ -58,24 +130,21 @@ def test_arguments_are_taken_as_they_are_at_the_call(ray_run: Run) -> None:
         array = np.zeros(length)
         call = ray_run.call(user.total, {"array": array})
         array[:] = 1
-        [report] = ray_run.finish(ray_run.submit(call)).report.calls
-        assert report.result is not None
-        assert report.result.inline == b"0.0"
+        assert ray_run.fetch(ray_run.submit(call)) == 0.0
 
 
 def test_a_large_argument_travels_once_and_a_large_closure_too(ray_run: Run) -> None:
     ballast = os.urandom(200_000)
     call = ray_run.call(task_of(lambda given: given == ballast), {"given": ballast})
     assert not isinstance(call.function.payload, bytes)
-    assert not isinstance(call.arguments[0].payload, bytes)
-    assert ray_run.session.fetch(ValueRef(ray_run.finish(ray_run.submit(call)).values, 0)) is True
+    assert not isinstance(call.arguments.payload, bytes)
+    assert ray_run.fetch(ray_run.submit(call)) is True
 
 
 def test_a_thousand_inputs(ray_run: Run) -> None:
     call = ray_run.call(user.echo, {"value": 1})
-    end = ray_run.finish(ray_run.submit(call))
-    refs = tuple(ValueRef(end.values, 0) for _ in range(1000))
-    value = ray_run.value(user.echo, inputs={"value": ListOf(refs)})
+    refs = ListOf((ray_run.ref(ray_run.submit(call)),) * 1000)
+    value = ray_run.value(user.echo, inputs={"value": refs})
     assert ray_run.session.fetch(value) == [1] * 1000
 
 
@@ -201,6 +270,34 @@ def test_a_process_that_dies_is_a_crash(ray_run: Run, task: Any) -> None:
     assert ray_run.report(user.add, {"x": 1}).outcome is Outcome.COMPLETED
 
 
+@pytest.mark.parametrize("task", [user.exit_quietly, user.kill_self, user.segfault])
+def test_which_call_ended_the_process_is_known(ray_run: Run, task: Any) -> None:
+    calls = [ray_run.call(user.add, {"x": number}) for number in range(3)]
+    loss = ray_run.lose(ray_run.submit(*calls, ray_run.call(task), *calls))
+    assert loss.outcome is Outcome.CRASHED
+    assert list(loss.running or ()) == [3]
+
+
+def test_which_item_ended_the_process_is_known(ray_run: Run) -> None:
+    call = ray_run.call(user.die_at, {"fatal": 4711}, items={"x": range(10_000)})
+    loss = ray_run.lose(ray_run.submit(ray_run.call(user.process), call))
+    assert list(loss.running or ()) == [4712]
+
+
+def test_nodes_say_which_call_was_running(ray_backend: RayBackend, ray_run: Run) -> None:
+    progress = ray_backend._tools.progress
+    batch = ray_run.submit(
+        ray_run.call(user.process), ray_run.call(user.nap, {"seconds": 2}), ray_run.call(user.nap)
+    )
+    ray_run.start_of(batch)
+    number = ray_run.session._number  # type: ignore[attr-defined]
+    assert list(progress.elsewhere(number, batch) or ()) == [1]
+    assert progress.elsewhere(number, batch + 1) is None
+    ray_run.session.cancel(batch, force=True)
+    loss = ray_run.lose(batch)
+    assert (loss.outcome, list(loss.running or ())) == (Outcome.CANCELLED, [1])
+
+
 def test_a_process_killed_from_outside_is_a_crash(ray_run: Run) -> None:
     batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 60}, timeout=60))
     os.kill(ray_run.start_of(batch).pid, signal.SIGKILL)
@@ -222,8 +319,10 @@ def test_a_time_limit_ends_a_wait_in_c(ray_run: Run, task: Any, arguments: Any) 
 
 def test_code_that_never_comes_back_is_ended_with_its_process(ray_run: Run) -> None:
     begun = time.monotonic()
-    loss = ray_run.lose(ray_run.submit(ray_run.call(user.hang_in_c, timeout=0.5)))
+    hanging = ray_run.call(user.hang_in_c, timeout=0.5)
+    loss = ray_run.lose(ray_run.submit(ray_run.call(user.process), hanging))
     assert loss.outcome is Outcome.TIMED_OUT
+    assert list(loss.running or ()) == [1]
     assert "in hang_in_c" in loss.message
     assert time.monotonic() - begun < 10
 
@@ -240,7 +339,7 @@ def test_a_sleeping_task_is_cancelled_in_no_time(ray_run: Run) -> None:
     ray_run.start_of(batch)
     begun = time.monotonic()
     ray_run.session.cancel(batch, force=False)
-    [report] = ray_run.finish(batch).report.calls
+    [report] = ray_run.reports(batch)
     assert report.outcome is Outcome.CANCELLED
     assert time.monotonic() - begun < 1
 
@@ -255,7 +354,7 @@ def test_a_task_that_has_just_begun_to_sleep_is_cancelled_once_it_is_heard_of(
     begun = time.monotonic()
     ray_run.session.cancel(batch, force=False)
     end = ray_run.end_of(batch, patience=10)
-    outcome = end.outcome if isinstance(end, BatchLost) else end.report.calls[0].outcome
+    outcome = end.outcome if isinstance(end, BatchLost) else end.report.told[0].outcome
     assert outcome is Outcome.CANCELLED
     assert time.monotonic() - begun < 3
 
@@ -280,7 +379,7 @@ def test_a_stranger_cannot_take_part_and_cannot_block(
 def test_a_runtime_env_reaches_the_task(ray_run: Run) -> None:
     resources = Resources.of(runtime_env={"env_vars": {"FRUIT": "plum"}})
     batch = ray_run.submit(ray_run.call(user.environment, {"name": "FRUIT"}), resources=resources)
-    assert ray_run.session.fetch(ValueRef(ray_run.finish(batch).values, 0)) == "plum"
+    assert ray_run.fetch(batch) == "plum"
 
 
 def test_a_runtime_env_that_cannot_be_made_fails_the_batch(ray_run: Run) -> None:
@@ -292,6 +391,7 @@ def test_a_runtime_env_that_cannot_be_made_fails_the_batch(ray_run: Run) -> None
 
 def test_calls_of_equal_resources_share_their_options(ray_backend: RayBackend) -> None:
     remote = ray_backend._tools.remote
-    first = remote.for_resources(Resources(num_cpus=0.5))
-    assert remote.for_resources(Resources(num_cpus=0.5)) is first
-    assert remote.for_resources(Resources(num_cpus=0.25)) is not first
+    first = remote.get(Resources(num_cpus=0.5), 3)
+    assert remote.get(Resources(num_cpus=0.5), 3) is first
+    assert remote.get(Resources(num_cpus=0.25), 3) is not first
+    assert remote.get(Resources(num_cpus=0.5), 2) is not first

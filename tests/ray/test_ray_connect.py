@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,8 +29,6 @@ def cluster(ray_backend: RayBackend) -> str:
 
 @pytest.fixture
 def token(ray_backend: RayBackend) -> str:
-    import os
-
     return os.environ["RAY_AUTH_TOKEN_PATH"]
 
 
@@ -72,6 +76,39 @@ def test_the_ray_of_this_process_is_used_and_left_alone(tmp_path: Path, cluster:
     assert not (tmp_path / "ray").exists()
 
 
+def test_the_ray_that_runs_on_this_machine_is_used(tmp_path: Path) -> None:
+    folder = tempfile.mkdtemp(prefix="raflow-")  # short: Ray keeps its sockets below it
+    environment = {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+    connect = """
+        backend = RayBackend(home=home)
+        import ray
+        print(ray.get_runtime_context().gcs_address, backend._link.local)
+        backend.close()
+        """
+    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus=1"]
+    with subprocess.Popen(
+        [*ray_start, "--port=0", "--include-dashboard=false", "--block"],
+        env={**os.environ, **environment, "RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as head:
+        address = Path(folder, "ray", "ray_current_cluster")
+        deadline = time.monotonic() + 60
+        while not address.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        try:
+            done = run_script(connect, tmp_path, **environment, RAY_AUTH_MODE="disabled")
+        finally:
+            os.killpg(head.pid, signal.SIGKILL)
+    assert done.stdout.split() == [address.read_text(), "False"], done
+    assert done.stderr == ""
+    after = run_script(connect, tmp_path, **environment)
+    assert after.stdout.split()[1] == "True", after
+    shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("by", ["argument", "RAY_ADDRESS"])
 def test_a_cluster_is_joined_by_its_address(
     tmp_path: Path, cluster: str, token: str, by: str
@@ -83,7 +120,7 @@ def test_a_cluster_is_joined_by_its_address(
         batch = run.submit(run.call(user.nap, {"seconds": 60}))
         run.start_of(batch)  # the line to the driver works
         run.session.cancel(batch, force=False)
-        assert run.finish(batch).report.calls[0].outcome == "cancelled"
+        assert run.reports(batch)[0].outcome == "cancelled"
         backend.close()
         """,
         tmp_path,
@@ -112,8 +149,7 @@ def test_on_a_joined_cluster_the_users_files_travel(
         call = run.call(my_flow.make, {"x": 4})
         for name in ("my_flow.py", "my_helper.py"):
             (home / name).unlink()
-        from raflow.execute import ValueRef
-        assert run.session.fetch(ValueRef(run.finish(run.submit(call)).values, 0)) == 8
+        assert run.fetch(run.submit(call)) == 8
         backend.close()
         """,
         tmp_path,
@@ -216,15 +252,16 @@ def test_memory_that_runs_out_is_told_from_a_crash(tmp_path: Path) -> None:
         """
         backend = RayBackend(home=home, num_cpus=1)
         run = Run(backend, home)
-        loss = run.lose(run.submit(run.call(user.use_memory_slowly, {"megabytes": 4000})))
-        print(loss.outcome, loss.message)
+        greedy = run.call(user.use_memory_slowly, {"megabytes": 4000})
+        loss = run.lose(run.submit(run.call(user.process), greedy))
+        print(loss.outcome, list(loss.running), loss.message)
         backend.close()
         """,
         tmp_path,
         RAY_memory_monitor_refresh_ms="50",
         RAY_memory_usage_threshold=f"{used + 0.05:.3f}",
     )
-    assert done.stdout.startswith("out_of_memory"), done
+    assert done.stdout.startswith("out_of_memory [1]"), done
     assert "`memory` hint" in done.stdout
 
 

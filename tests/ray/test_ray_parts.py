@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import sys
 import threading
@@ -13,9 +14,23 @@ import pytest
 import ray.cloudpickle as ray_pickle
 from ray import exceptions
 
-from raflow.execute import BatchSpec, Call, FunctionHandle, Known, ListOf, Packed, Part, ValueRef
+from raflow import errors
+from raflow.define import Hole
+from raflow.execute import (
+    BatchSpec,
+    Call,
+    CallsReturned,
+    FunctionHandle,
+    Known,
+    ListOf,
+    Packed,
+    Part,
+    ValueRef,
+)
+from raflow.execute.ray._arguments import pack_arguments, pack_items
 from raflow.execute.ray._losses import classify, timed_out
 from raflow.execute.ray._mail import Postbox, answer, call
+from raflow.execute.ray._mailroom import Mailroom
 from raflow.execute.ray._options import options_of
 from raflow.execute.ray._payload import freeze, freeze_copy, loads, size_of, thaw
 from raflow.execute.ray._report import decode_report, encode_report
@@ -177,6 +192,51 @@ def test_a_report_comes_back_whole() -> None:
     assert decode_report(encode_report(report)) == report
 
 
+# --- arguments ----------------------------------------------------------------------------------
+
+
+def no_ray(what: str) -> None:
+    raise AssertionError(f"nothing is stored: {what}")
+
+
+def test_small_plain_arguments_travel_as_they_are() -> None:
+    arguments = {"a": None, "b": True, "c": 3, "d": 2.5, "e": "text", "f": b"raw", "g": Hole(0)}
+    packed = pack_arguments("task", arguments, no_ray)
+    assert packed.payload == arguments
+    assert packed.payload is not arguments
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"x": 1}, (1,), "x" * 2000, b"x" * 2000])
+def test_other_arguments_are_pickled_as_they_are_now(value: Any) -> None:
+    packed = pack_arguments("task", {"a": 1, "b": value}, no_ray)
+    assert isinstance(packed.payload, bytes)
+    assert loads(packed.payload) == {"a": 1, "b": value}
+
+
+def test_columns_of_items_travel_as_one_pickle() -> None:
+    columns = {"x": range(5, 10**9), "y": [1, 2.5, None], "z": (Hole(0), "text", b"raw")}
+    packed = pack_items("task", columns, no_ray)
+    assert isinstance(packed.payload, bytes)
+    assert len(packed.payload) < 200
+    assert loads(packed.payload) == columns
+
+
+def test_items_of_any_kind_travel() -> None:
+    columns = {"x": [[1], {2}, Known(3)], "y": range(3)}
+    packed = pack_items("task", columns, no_ray)
+    assert isinstance(packed.payload, bytes)
+    assert loads(packed.payload) == columns
+
+
+def test_an_item_that_cannot_travel_is_named() -> None:
+    columns = {"x": range(3), "y": ["fine", {"deep": threading.Lock()}, "fine"]}
+    with pytest.raises(errors.UnserializableArgumentError) as caught:
+        pack_items("add", columns, no_ray)
+    for word in ("'add'", "'y'", "builtins.dict", "lock"):
+        assert word in str(caught.value)
+    assert caught.value.parameter == "y"
+
+
 # --- modules ------------------------------------------------------------------------------------
 
 
@@ -273,3 +333,17 @@ def test_last_words_are_heard() -> None:
         pass
     assert driver.last_words()[0] == (12, 345)
     driver.close()
+
+
+def test_what_is_handed_back_is_heard() -> None:
+    heard: queue.SimpleQueue[tuple[int, CallsReturned]] = queue.SimpleQueue()
+    room = Mailroom(
+        "127.0.0.1",
+        started=lambda _session, _event: True,
+        returned=lambda session, event: heard.put((session, event)),
+    )
+    worker = call(room.postbox)
+    worker.send({"returned": [3, 14, [[2, 5], [9, 10]]]})
+    assert heard.get(timeout=10) == (3, CallsReturned(14, [2, 3, 4, 9]))
+    worker.close()
+    room.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pyarrow as pa
 
 from raflow import SkipTask, define, task
 
@@ -47,6 +48,35 @@ def pass_on(array: Any) -> Any:
 
 def total(array: Any) -> float:
     return float(array.sum())
+
+
+def big_table(megabytes: int) -> Any:
+    return pa.table({"x": np.ones(megabytes << 17)})
+
+
+def big_text(length: int) -> str:
+    return "x" * length
+
+
+def buffer_of(data: Any) -> tuple[int, str, int]:
+    """Returns where the data lie: the address, what is mapped there, and bytes of own memory."""
+    if isinstance(data, pa.Table):
+        address = data.column(0).chunk(0).buffers()[1].address
+    else:
+        address = data.__array_interface__["data"][0]
+    assert data is not None
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, mapped = line.split(maxsplit=5)
+        start, stop = (int(edge, 16) for edge in span.split("-"))
+        if start <= address < stop:
+            return address, mapped.strip(), own_memory()
+    raise AssertionError("the address is not mapped")
+
+
+def own_memory() -> int:
+    """Returns bytes of memory that this process shares with no other."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def say(text: str) -> None:
@@ -195,6 +225,12 @@ def kill_self() -> None:
 
 def segfault() -> None:
     ctypes.string_at(0)
+
+
+def die_at(x: int, fatal: int) -> int:
+    if x == fatal:
+        kill_self()
+    return x
 
 
 def call_sys_exit() -> None:

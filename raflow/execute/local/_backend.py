@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import cloudpickle
@@ -16,16 +16,19 @@ from raflow.execute._backend import (
     BatchLost,
     BatchSpec,
     FunctionHandle,
+    Known,
+    ListOf,
     Packed,
+    Part,
     RunEnvironment,
     TaskFunction,
     ValueRef,
 )
 from raflow.execute._capture import Capture
 from raflow.execute._failure import Pickling
-from raflow.execute._usage import Place, ThreadMeter
+from raflow.execute._usage import ThreadMeter, here
 from raflow.execute.local._admission import Admission
-from raflow.execute.local._batch import LocalBatch, value_at
+from raflow.execute.local._batch import LocalBatch, value_of
 from raflow.execute.local._threads import DaemonThreads
 from raflow.model import Capacity, NodeCapacity, Outcome, shortfall
 
@@ -57,7 +60,7 @@ class LocalBackend:
         """
         self._amounts = {"CPU": float(os.cpu_count() or 1), "memory": _machine_memory()}
         self._amounts |= resources or {}
-        self._place = Place.here("local")
+        self._place = here("local")
         self._grace = grace_seconds
         self._lock = threading.Lock()
         self._admission: Admission[LocalBatch] = Admission(self._amounts)
@@ -95,7 +98,9 @@ class LocalBackend:
             place=self._place,
             meter=ThreadMeter(),
             pickling=_PICKLING,
-            freeze=lambda value: value,
+            freeze=lambda value, _last: value,
+            thaw=lambda entry: entry,
+            size=None,
             whole_process=False,
         )
 
@@ -162,6 +167,10 @@ class LocalSession:
         """Keep the arguments by reference."""
         return Packed(dict(arguments))
 
+    def pack_items(self, task: str, columns: Mapping[str, Sequence[Any]]) -> Packed:  # noqa: ARG002 - nothing can fail
+        """Keep the items by reference."""
+        return Packed(dict(columns))
+
     def register(self, function: TaskFunction) -> FunctionHandle:
         """Keep the function by reference."""
         return FunctionHandle(function.key, function)
@@ -189,9 +198,9 @@ class LocalSession:
         else:
             running.cancel()
 
-    def fetch(self, value: ValueRef) -> object:
-        """Return a value."""
-        return value_at(value)
+    def fetch(self, source: ValueRef | Part | Known | ListOf) -> object:
+        """Return the value that a source stands for."""
+        return value_of(source)
 
     def close(self) -> None:
         """Withdraw what waits and leave behind what runs."""

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
-import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from raflow import define, errors
-from raflow.execute._alarms import Alarm, Alarms
-from raflow.execute._attempt import (
-    Done,
-    Loaded,
-    Site,
-    Work,
-    cancelled_before_start,
-    run_attempt,
-    sink_for,
-    timed_out_error,
-)
+from raflow import errors
+from raflow.execute._alarms import Alarms
+from raflow.execute._attempt import Site
 from raflow.execute._backend import (
     BackendEvent,
     BatchEnded,
     BatchLost,
     BatchSpec,
-    Call,
+    CallsReturned,
     CallStarted,
+    InputSource,
     TaskFunction,
-    ValueRef,
 )
-from raflow.execute._capture import Sink
-from raflow.execute._failure import describe
-from raflow.execute._inputs import resolve
+from raflow.execute._course import Running
+from raflow.execute._failure import message_of
+from raflow.execute._inputs import Inputs
+from raflow.execute._jobs import jobs_of
+from raflow.execute._loop import BatchLoop
+from raflow.execute._minder import Minder
+from raflow.execute.local._meter import BatchMeter
 from raflow.execute.local._watch import ThreadWatch
-from raflow.model import BatchReport, CallReport, Outcome, encode_log
+from raflow.model import Outcome
 
-ANNOUNCE_SECONDS: Final = 0.5
-"""A call that runs longer than this is told to the run."""
+_STAYS: Final = (
+    " Its thread does not stop: the local backend runs tasks in threads, which cannot be ended "
+    "inside a call into C, so it goes on in the background."
+)
 
 _log = logging.getLogger(__name__)
+
+
+class Values:
+    """The handle of the values of a batch; equal to itself only."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self, entries: list[object]) -> None:
+        self.entries = entries
 
 
 class LocalBatch:
@@ -68,31 +74,38 @@ class LocalBatch:
             start: Runs a job on a thread.
         """
         self.spec = spec
-        self._site = site
+        self._place = site.place
         self._alarms = alarms
         self._grace = grace
         self._post = post
         self._ended = ended
         self._start = start
         self._lock = threading.Lock()
-        self._position = 0
         self._over = False
-        self._cancelled = False
         self._watch: ThreadWatch | None = None
-        self._values: list[object] = []
-        self._reports: list[CallReport] = []
+        self._loop = BatchLoop(
+            spec.id,
+            jobs_of(spec.calls),
+            _ByReference(),
+            site=dataclasses.replace(site, meter=BatchMeter()),
+            budget=spec.budget,
+        )
+        self._minder = Minder(
+            self._loop, alarms, budget=spec.budget, started=self._tell, returned=self._give_back
+        )
 
     def run(self) -> None:
-        """Run what has not been run; called on a thread that may be left behind."""
-        while not self._over and self._position < len(self.spec.calls):
-            if not self._run_one(self._position):
+        """Run the calls; called on a thread that may be left behind."""
+        with self._lock:
+            if self._over:
                 return
-        self._finish()
+        self._minder.start()
+        self._go_on()
 
     def cancel(self) -> None:
         """Ask the running code to stop, and start nothing more."""
+        self._loop.cancel()
         with self._lock:
-            self._cancelled = True
             watch = self._watch
         if watch is not None:
             watch.fire(errors.TaskInterrupted())
@@ -103,115 +116,80 @@ class LocalBatch:
         Args:
             message: Posted with the end of the batch; empty: nothing is posted.
         """
+        running = [call.position for call in self._loop.running()]
         self.cancel()
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-        self._ended(self)
-        if message:
-            self._post(BatchLost(self.spec.id, Outcome.CANCELLED, message))
+        if self._is_first_end():
+            self._ended(self)
+            if message:
+                self._post(BatchLost(self.spec.id, Outcome.CANCELLED, message, running))
 
-    def _run_one(self, position: int) -> bool:
-        """Run a call; False if this thread was given up meanwhile."""
-        call = self.spec.calls[position]
-        work = Work.of(call)
-        sink = sink_for(work, self._site.environment)
-        watch = ThreadWatch(self._alarms, call.timeout_seconds)
+    def _go_on(self) -> None:
+        watch = ThreadWatch(self._alarms, grace=self._grace, ignored=self._leave_behind)
         with self._lock:
-            cancelled = self._cancelled
             self._watch = watch
-        if cancelled:
-            return self._take(position, Done(None, cancelled_before_start(work, self._site.place)))
-        alarms = self._set_alarms(position, call, sink)
-        done = run_attempt(work, lambda: _load(call), sink=sink, watch=watch, site=self._site)
-        for alarm in alarms:
-            alarm.cancel()
-        return self._take(position, done)
-
-    def _take(self, position: int, done: Done) -> bool:
-        with self._lock:
-            if self._over or self._position != position:
-                return False
-            self._watch = None
-            self._position += 1
-            self._values.append(done.value)
-            self._reports.append(done.report)
-            return True
-
-    def _finish(self) -> None:
-        with self._lock:
-            if self._over:
+        end: BackendEvent
+        try:
+            if not self._loop.run(watch):
                 return
-            self._over = True
-        self._ended(self)
-        report = BatchReport(batch=self.spec.id, calls=tuple(self._reports))
-        self._post(BatchEnded(report, self._values))
+            self._minder.stop()
+            left = self._loop.end()
+            end = BatchEnded(left.report, (Values(left.values),))
+        except BaseException as error:
+            # What user code raises is part of the report: this is an error of raflow's own.
+            _log.exception("A batch could not be carried out")
+            message = f"it could not be carried out: {message_of(error)}"
+            end = BatchLost(self.spec.id, Outcome.FAILED, message)
+        if self._is_first_end():
+            self._ended(self)
+            self._post(end)
 
-    def _set_alarms(self, position: int, call: Call, sink: Sink) -> list[Alarm]:
-        started_at = time.time()
-        place = self._site.place
-        event = CallStarted(self.spec.id, call.run, call.attempt, started_at, place.pid, place.host)
-        alarms = [self._alarms.after(ANNOUNCE_SECONDS, lambda: self._announce(position, event))]
-        if call.timeout_seconds is not None:
-            patience = call.timeout_seconds + self._grace
-            alarms.append(
-                self._alarms.after(
-                    patience, lambda: self._leave_behind(position, call, started_at, sink)
-                )
-            )
-        return alarms
-
-    def _announce(self, position: int, event: CallStarted) -> None:
+    def _is_first_end(self) -> bool:
+        """Take note of the end of the batch; False if it has ended before."""
         with self._lock:
-            running = not self._over and self._position == position
-        if running:
-            self._post(event)
+            first, self._over = not self._over, True
+        if first:
+            self._minder.stop()
+        return first
 
-    def _leave_behind(self, position: int, call: Call, started_at: float, sink: Sink) -> None:
+    def _tell(self, call: Running) -> None:
+        at, place = call.started_at, self._place
+        self._post(CallStarted(self.spec.id, call.run, call.attempt, at, place.pid, place.host))
+
+    def _give_back(self, positions: Sequence[int]) -> None:
+        self._post(CallsReturned(self.spec.id, positions))
+
+    def _leave_behind(self, position: int) -> None:
         """Give up a call that ignores its time limit, and go on with the rest on a new thread."""
-        function = _function(call)
-        error = timed_out_error(
-            function.name,
-            call.timeout_seconds,
-            " Its thread does not stop: the local backend runs tasks in threads, which cannot be "
-            "ended inside a call into C, so it goes on in the background.",
-        )
-        report = CallReport(
-            run=call.run,
-            attempt=call.attempt,
-            outcome=Outcome.TIMED_OUT,
-            started_at=started_at,
-            ended_at=time.time(),
-            pid=self._site.place.pid,
-            host=self._site.place.host,
-            node_id=self._site.place.node_id,
-            message=error.message,
-            error=describe(error, self._site.pickling),
-            logs=encode_log(sink.close()),
-        )
-        if self._take(position, Done(None, report)):
-            _log.warning("%s The Ray backend ends the process instead.", error.message)
-            self._start(self.run)
+        message = self._loop.leave_behind(position, _STAYS)
+        if message is not None:
+            _log.warning("%s The Ray backend ends the process instead.", message)
+            self._start(self._go_on)
 
 
-def _function(call: Call) -> TaskFunction:
-    function = call.function.payload
-    assert isinstance(function, TaskFunction)
-    return function
+class _ByReference:
+    """Everything that a batch refers to is in this process."""
+
+    def function(self, handle: Any) -> TaskFunction:
+        """Return the function of a `FunctionHandle`."""
+        function = handle.payload
+        assert isinstance(function, TaskFunction)
+        return function
+
+    def arguments(self, payload: Any) -> Mapping[str, Any]:
+        """Return arguments, or columns of arguments."""
+        assert isinstance(payload, dict)
+        return payload
+
+    def object(self, handle: Any) -> Any:
+        """Return the list of values of a batch."""
+        assert isinstance(handle, Values)
+        return handle.entries
 
 
-def _load(call: Call) -> Loaded:
-    values = {hole: resolve(source, value_at) for hole, source in call.inputs.items()}
-    arguments: dict[str, object] = {}
-    for packed in call.arguments:
-        assert isinstance(packed.payload, dict)
-        arguments |= define.fill(packed.payload, values)
-    return Loaded(_function(call), arguments)
-
-
-def value_at(value: ValueRef) -> object:
+def value_of(source: InputSource) -> object:
     """Return a value of this process."""
-    values = value.handle
-    assert isinstance(values, list)
-    return values[value.position]
+    return Inputs(_ByReference(), lambda entry: entry, _nothing).value(source)
+
+
+def _nothing(position: int) -> object:
+    raise AssertionError(f"position {position} of no batch")

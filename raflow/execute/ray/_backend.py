@@ -11,7 +11,7 @@ import ray
 
 from raflow import errors
 from raflow.execute._alarms import Alarms
-from raflow.execute._backend import BackendEvent, CallStarted, RunEnvironment
+from raflow.execute._backend import BackendEvent, CallsReturned, CallStarted, RunEnvironment
 from raflow.execute.ray._connect import Link, connect, disconnect, probe
 from raflow.execute.ray._mailroom import Mailroom
 from raflow.execute.ray._options import RemoteFunctions
@@ -59,9 +59,10 @@ class RayBackend:
         self._grace = grace_seconds
         self._sessions: dict[int, RaySession] = {}
         self._numbers = itertools.count()
+        mailroom = Mailroom(self._link.host, started=self._started, returned=self._returned)
         self._tools = Tools(
             poll=Poll(ended=self._ended, failed=self._failed, probe=self._probe),
-            mailroom=Mailroom(self._link.host, self._started),
+            mailroom=mailroom,
             alarms=Alarms("raflow-alarms"),
             remote=RemoteFunctions(),
             probe=self._probe,
@@ -119,6 +120,11 @@ class RayBackend:
     def _started(self, number: int, event: CallStarted) -> bool:
         session = self._sessions.get(number)
         return session is not None and session.started(event)
+
+    def _returned(self, number: int, event: CallsReturned) -> None:
+        session = self._sessions.get(number)
+        if session is not None:
+            session.returned(event)
 
     def _ended(self, flight: InFlight, report: bytes) -> None:
         session = self._sessions.get(flight.session)

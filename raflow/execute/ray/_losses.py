@@ -49,6 +49,9 @@ _KINDS: Final[tuple[tuple[type[BaseException], Outcome, str], ...]] = (
 )
 """In order: the first that fits counts."""
 
+PROCESS_DIED: Final = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.CANCELLED})
+"""Outcomes of a batch whose process was ended on a node that lives on."""
+
 _MARK: Final = " in raflow_batch_"
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+) in (\S+)$', re.MULTILINE)
 

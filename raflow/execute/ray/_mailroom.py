@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from raflow.execute._backend import CallStarted
+from raflow.execute._backend import CallsReturned, CallStarted
 from raflow.execute.ray._mail import Line, Postbox, answer
 from raflow.model import TaskRunKey
 
@@ -23,18 +23,26 @@ _log = logging.getLogger(__name__)
 class Mailroom:
     """Takes calls of worker processes on one thread, and hears what they say."""
 
-    def __init__(self, host: str, started: Callable[[int, CallStarted], bool]) -> None:
+    def __init__(
+        self,
+        host: str,
+        *,
+        started: Callable[[int, CallStarted], bool],
+        returned: Callable[[int, CallsReturned], None],
+    ) -> None:
         """Open it.
 
         Args:
             host: The address to listen on; the worker processes must be able to reach it.
             started: Told of calls that have been running for a while, with their session; returns
                 whether their batch still runs.
+            returned: Told of calls that a batch hands back while it runs, with their session.
         """
         self._socket = socket.create_server((host, 0), backlog=_BACKLOG)
         self._socket.setblocking(False)
         self.postbox = Postbox(host, self._socket.getsockname()[1], secrets.token_bytes(32))
         self._started = started
+        self._returned = returned
         self._lock = threading.Lock()
         self._lines: dict[tuple[int, int], Line] = {}
         self._last_words: dict[tuple[int, int], str] = {}
@@ -109,9 +117,11 @@ class Mailroom:
             self._hang_up(line)
             return
         for message in messages:
-            facts = message.get("started")
-            if isinstance(facts, list):
-                self._note_start(line, facts)
+            match message:
+                case {"started": [*facts]}:
+                    self._note_start(line, facts)
+                case {"returned": [int(session), int(batch), [*ranges]]}:
+                    self._returned(session, CallsReturned(batch, _positions(ranges)))
 
     def _note_start(self, line: Line, facts: list[object]) -> None:
         session, batch, node, map_index, attempt, at, pid, host = facts
@@ -140,3 +150,7 @@ class Mailroom:
                 while len(self._last_words) > _KEPT_WORDS:
                     self._last_words.pop(next(iter(self._last_words)))
         line.close()
+
+
+def _positions(ranges: list[tuple[int, int]]) -> list[int]:
+    return [position for start, stop in ranges for position in range(start, stop)]

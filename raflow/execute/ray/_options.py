@@ -13,7 +13,6 @@ from raflow.model import Resources
 # Ray would run each GPU task in a new process (max_calls=1): for trusted code that only costs. All
 # retries are raflow's, and task events cost a tenth of the time of a small task.
 _OPTIONS: Final[dict[str, Any]] = {
-    "num_returns": 2,
     "max_retries": 0,
     "retry_exceptions": False,
     "max_calls": 0,
@@ -26,13 +25,20 @@ class RemoteFunctions:
     """The one remote function, with options for each kind of resources; made once and kept."""
 
     def __init__(self) -> None:
-        self._made: dict[Resources, Any] = {}
+        self._made: dict[tuple[Resources, int], Any] = {}
 
-    def for_resources(self, resources: Resources) -> Any:
-        """Return the function to call `.remote` on."""
-        made = self._made.get(resources)
+    def get(self, resources: Resources, returns: int) -> Any:
+        """Return the function to call `.remote` on.
+
+        Args:
+            resources: What each call asks for.
+            returns: How many objects it returns.
+        """
+        key = (resources, returns)
+        made = self._made.get(key)
         if made is None:
-            made = self._made[resources] = _REMOTE.options(**options_of(resources))
+            options = options_of(resources) | {"num_returns": returns}
+            made = self._made[key] = _REMOTE.options(**options)
         return made
 
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
@@ -21,7 +21,9 @@ from raflow.execute.ray._losses import RayIsGone
 
 _FEW: Final = 64
 """Up to so many batches the first to end is awaited; with more, asking at intervals is cheaper."""
-_WAIT_FOR_FIRST: Final = 0.010
+_SHORTEST_WAIT: Final = 0.001
+_LONGEST_WAIT: Final = 0.010
+"""A batch that is added during a wait is seen after it: so waits are short while batches come."""
 _INTERVAL_PER_BATCH: Final = 50e-6
 """Asking takes about 2.5 us for each batch in flight: so it takes a twentieth of the time."""
 _MAX_INTERVAL: Final = 0.050
@@ -36,11 +38,10 @@ class InFlight:
 
     session: int
     spec: BatchSpec
-    values: Any
-    """ObjectRef of the values."""
     report: Any
     """ObjectRef of the report."""
-    submitted_at: float = field(default_factory=time.monotonic)
+    values: tuple[Any, ...]
+    """ObjectRefs of the list of values, and of those that may be objects of their own."""
     cancelling: bool = False
 
 
@@ -67,7 +68,7 @@ class Poll:
         self._flights: dict[Any, InFlight] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._gone: str | None = None
+        self._wait = _SHORTEST_WAIT
         self._thread = threading.Thread(target=self._run, name="raflow-poll", daemon=True)
         self._thread.start()
 
@@ -75,6 +76,7 @@ class Poll:
         """Wait for a batch as well."""
         with self._changed:
             self._flights[flight.report] = flight
+            self._wait = _SHORTEST_WAIT
             if len(self._flights) == 1:
                 self._changed.notify()
 
@@ -100,7 +102,8 @@ class Poll:
                     if gone is not None:
                         self._fail_all(RayIsGone(gone))
                         continue
-                self._take(_ready(reports))
+                wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
+                self._take(_ready(reports, wait))
             except Exception:
                 # Whatever it is: if this thread ended, every run would wait for ever.
                 _log.exception("Waiting for Ray failed; it is tried again")
@@ -133,8 +136,9 @@ class Poll:
             flight = self._pop(ref)
             if flight is not None:
                 # Ray complains on the terminal about errors that nobody has looked at.
-                with contextlib.suppress(Exception):
-                    ray.get(flight.values, timeout=0)
+                for value in flight.values:
+                    with contextlib.suppress(Exception):
+                        ray.get(value, timeout=0)
                 self._failed(flight, error)
         else:
             flight = self._pop(ref)
@@ -153,12 +157,12 @@ class Poll:
             return self._flights.pop(ref, None)
 
 
-def _ready(reports: list[Any]) -> list[Any]:
+def _ready(reports: list[Any], wait: float) -> list[Any]:
     few = len(reports) <= _FEW
     ready, _ = ray.wait(
         reports,
         num_returns=1 if few else len(reports),
-        timeout=_WAIT_FOR_FIRST if few else min(_MAX_INTERVAL, len(reports) * _INTERVAL_PER_BATCH),
+        timeout=wait if few else min(_MAX_INTERVAL, len(reports) * _INTERVAL_PER_BATCH),
         fetch_local=False,
     )
     if few and ready and len(reports) > 1:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import ray
@@ -16,20 +18,27 @@ from raflow.execute._backend import (
     BatchEnded,
     BatchLost,
     BatchSpec,
+    CallsReturned,
     CallStarted,
     FunctionHandle,
+    Known,
+    ListOf,
     Packed,
+    Part,
     RunEnvironment,
     TaskFunction,
     ValueRef,
 )
 from raflow.execute._failure import message_of
-from raflow.execute.ray._losses import Loss, classify, timed_out
+from raflow.execute.ray._arguments import pack_arguments, pack_items
+from raflow.execute.ray._fetch import fetch_value
+from raflow.execute.ray._losses import PROCESS_DIED, Loss, classify, timed_out
 from raflow.execute.ray._mailroom import Mailroom
 from raflow.execute.ray._options import RemoteFunctions
-from raflow.execute.ray._payload import INLINE_BYTES, dump_code, freeze, freeze_copy, thaw
+from raflow.execute.ray._payload import dump_code
 from raflow.execute.ray._poll import InFlight, Poll
 from raflow.execute.ray._process import ProcessEnvironment
+from raflow.execute.ray._progress import Progress
 from raflow.execute.ray._report import decode_report
 from raflow.execute.ray._shipping import Shipping
 from raflow.execute.ray._wire import Packer
@@ -38,7 +47,6 @@ from raflow.model import Outcome
 _CARRIED_BYTES: Final = 32 * 1024
 """Code and environment travel with every batch up to this size, and are fetched once beyond."""
 _LAST_WORDS_SECONDS: Final = 0.3
-_PROBE_SECONDS: Final = 2.0
 _INSIST_SECONDS: Final = 1.0
 
 
@@ -49,6 +57,7 @@ class Tools(NamedTuple):
     mailroom: Mailroom
     alarms: Alarms
     remote: RemoteFunctions
+    progress: Progress
     probe: Callable[[], str | None]
     """Says why Ray is gone, or None."""
 
@@ -84,21 +93,18 @@ class RaySession:
         self._closed = closed
         self._shipping = Shipping(environment.sys_path, same_machine=same_machine)
         self._flights: dict[int, InFlight] = {}
+        self._ending = threading.Lock()
+        """Held where a batch is told of: nothing is told of it after its end."""
         payload = dump_code(ProcessEnvironment(environment, tools.mailroom.postbox, grace))
         self._environment = (_digest(payload), _carried(payload))
 
     def pack(self, task: str, arguments: Mapping[str, Any]) -> Packed:
-        """Pickle the arguments of a call as they are now."""
-        try:
-            frozen = freeze_copy(dict(arguments))
-        except errors.RaflowError:
-            raise  # a future where raflow cannot reach it says so itself
-        except Exception as error:
-            raise _unserializable(task, arguments, error) from error
-        if isinstance(frozen, bytes) and len(frozen) <= INLINE_BYTES:
-            return Packed(frozen)
-        self._check_alive(f"Task {task!r}: its arguments cannot be stored")
-        return Packed(ray.put(frozen))
+        """Take the arguments of a call as they are now."""
+        return pack_arguments(task, arguments, self._check_alive)
+
+    def pack_items(self, task: str, columns: Mapping[str, Sequence[Any]]) -> Packed:
+        """Take the items of a chunk as they are now."""
+        return pack_items(task, columns, self._check_alive)
 
     def register(self, function: TaskFunction) -> FunctionHandle:
         """Pickle a task's function.
@@ -126,13 +132,13 @@ class RaySession:
             return
         try:
             parcel = Packer().pack(self._number, batch, self._environment)
-            remote = self._tools.remote.for_resources(batch.resources)
-            values, report = remote.remote(*parcel)
+            remote = self._tools.remote.get(batch.resources, 2 + batch.own_values)
+            report, *values = remote.remote(*parcel)
         except Exception as error:
             message = f"it could not be handed to Ray: {message_of(error)}"
             self._post(BatchLost(batch.id, Outcome.FAILED, message))
             return
-        flight = InFlight(self._number, batch, values, report)
+        flight = InFlight(self._number, batch, report, tuple(values))
         self._flights[batch.id] = flight
         self._tools.poll.add(flight)
 
@@ -151,69 +157,79 @@ class RaySession:
             self._tools.alarms.after(_INSIST_SECONDS, lambda: self._end_by_ray(flight))
 
     def _end_by_ray(self, flight: InFlight) -> None:
-        """Have Ray drop a batch that waits, or kill the process that runs it.
-
-        Always with force: without it Ray aborts this process if the task happens to end in that
-        moment ("Tried to complete task that was not pending", Ray 2.60, within a second of trying).
-        """
         if self._flights.get(flight.spec.id) is flight:
-            with contextlib.suppress(Exception):  # it has ended just now, or Ray itself is gone
-                ray.cancel(flight.report, force=True)
+            _end(flight)
 
-    def fetch(self, value: ValueRef) -> object:
-        """Return a value; arrays are read-only views of Ray's memory.
-
-        Raises:
-            BackendError: The value is gone.
-        """
-        handle: Any = value.handle
-        while True:
-            self._check_alive("A value cannot be fetched")
-            try:
-                values = ray.get(handle, timeout=_PROBE_SECONDS)
-                return thaw(values[value.position])
-            except ray.exceptions.GetTimeoutError:
-                continue
-            except ray.exceptions.RayError as error:
-                loss = classify(error)
-                raise errors.BackendError(f"A value is gone: {loss.message}.") from error
+    def fetch(self, source: ValueRef | Part | Known | ListOf) -> object:
+        """Return the value that a source stands for; arrays are views of Ray's memory."""
+        return fetch_value(source, self._check_alive)
 
     def close(self) -> None:
         """End what still runs; nothing is told any more."""
-        for flight in list(self._flights.values()):
+        with self._ending:
+            flights = list(self._flights.values())
+            self._flights.clear()
+        for flight in flights:
             self._tools.poll.drop(flight)
-            self._end_by_ray(flight)
+            _end(flight)
             self._tools.mailroom.forget(self._number, flight.spec.id)
-        self._flights.clear()
         self._closed(self._number)
 
     def started(self, event: CallStarted) -> bool:
         """Take a start from the mailroom; False if the batch runs no more."""
-        flight = self._flights.get(event.batch)
-        if flight is None:
-            return False
-        self._post(event)
+        with self._ending:
+            flight = self._flights.get(event.batch)
+            if flight is None:
+                return False
+            self._post(event)
         if flight.cancelling:
             self._tools.mailroom.cancel(self._number, event.batch)
         return True
 
+    def returned(self, event: CallsReturned) -> None:
+        """Take what a running batch hands back."""
+        with self._ending:
+            if event.batch in self._flights:
+                self._post(event)
+
     def ended(self, flight: InFlight, report: bytes) -> None:
         """Take the report of a batch."""
-        if self._land(flight):
-            self._post(BatchEnded(decode_report(report), flight.values))
+        decoded = decode_report(report)
+        used = 1 + max(decoded.own.values(), default=0)
+        self._land(flight, BatchEnded(decoded, flight.values[:used]))
 
     def failed(self, flight: InFlight, error: BaseException) -> None:
         """Take Ray's error about a batch."""
         loss = classify(error)
-        if loss.outcome is not Outcome.CRASHED:
-            self._lose(flight, loss)
+        if loss.outcome not in PROCESS_DIED:
+            self._lose(flight, loss, None)
         elif flight.cancelling:
-            self._lose(flight, Loss(Outcome.CANCELLED, loss.message))
-        elif any(call.timeout_seconds is not None for call in flight.spec.calls):
+            self._examine(flight, Loss(Outcome.CANCELLED, loss.message))
+        elif any(call.settings.timeout_seconds is not None for call in flight.spec.calls):
             # The last words of the process may still be on their way.
-            self._tools.alarms.after(_LAST_WORDS_SECONDS, lambda: self._lose(flight, loss))
+            self._tools.alarms.after(_LAST_WORDS_SECONDS, lambda: self._examine(flight, loss))
         else:
-            self._lose(flight, loss)
+            self._examine(flight, loss)
+
+    def _examine(self, flight: InFlight, loss: Loss) -> None:
+        """Find out which call was running when the process died."""
+        batch = flight.spec.id
+        words = self._tools.mailroom.forget(self._number, batch)
+        if words is not None and loss.outcome is Outcome.CRASHED:
+            loss = timed_out(words)
+        if flight.spec.size == 1:
+            self._lose(flight, loss, (0,))
+            return
+        running = self._tools.progress.here(self._number, batch)
+        if running is not None or self._tools.progress.is_all_here:
+            self._lose(flight, loss, running)
+            return
+        # Nodes take a while to answer, and the thread that waits for Ray has others to tell of.
+        ask = functools.partial(self._ask_nodes, flight, loss)
+        threading.Thread(target=ask, name="raflow-progress", daemon=True).start()
+
+    def _ask_nodes(self, flight: InFlight, loss: Loss) -> None:
+        self._lose(flight, loss, self._tools.progress.elsewhere(self._number, flight.spec.id))
 
     def _check_alive(self, what: str) -> None:
         """Raise while there is time: Ray ends the whole process if it finds its raylet dead."""
@@ -221,17 +237,25 @@ class RaySession:
         if gone is not None:
             raise errors.BackendError(f"{what}: {gone}.")
 
-    def _lose(self, flight: InFlight, loss: Loss) -> None:
-        words = self._tools.mailroom.forget(self._number, flight.spec.id)
-        if self._flights.pop(flight.spec.id, None) is None:
-            return
-        if words is not None and loss.outcome is Outcome.CRASHED:
-            loss = timed_out(words)
-        self._post(BatchLost(flight.spec.id, loss.outcome, loss.message))
+    def _lose(self, flight: InFlight, loss: Loss, running: Sequence[int] | None) -> None:
+        self._land(flight, BatchLost(flight.spec.id, loss.outcome, loss.message, running))
 
-    def _land(self, flight: InFlight) -> bool:
+    def _land(self, flight: InFlight, event: BatchEnded | BatchLost) -> None:
+        """Tell of the end of a batch, unless the session was closed; nothing follows it."""
+        with self._ending:
+            if self._flights.pop(flight.spec.id, None) is not None:
+                self._post(event)
         self._tools.mailroom.forget(self._number, flight.spec.id)
-        return self._flights.pop(flight.spec.id, None) is not None
+
+
+def _end(flight: InFlight) -> None:
+    """Have Ray drop a batch that waits, or kill the process that runs it.
+
+    Always with force: without it Ray aborts this process if the task happens to end in that moment
+    ("Tried to complete task that was not pending", Ray 2.60, within a second of trying).
+    """
+    with contextlib.suppress(Exception):  # it has ended just now, or Ray itself is gone
+        ray.cancel(flight.report, force=True)
 
 
 def _carried(payload: bytes) -> object:
@@ -240,25 +264,3 @@ def _carried(payload: bytes) -> object:
 
 def _digest(payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=12).hexdigest()
-
-
-def _unserializable(
-    task: str, arguments: Mapping[str, Any], error: Exception
-) -> errors.UnserializableArgumentError:
-    for parameter, value in arguments.items():
-        try:
-            freeze(value)
-        except Exception as reason:
-            kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            return errors.UnserializableArgumentError(
-                f"Task {task!r}: the argument {parameter!r} is or holds a {kind}, which cannot be "
-                f"sent to another process: {message_of(reason)}. Pass plain data, or what is "
-                "needed to make the object inside the task (a path, a URL, parameters).",
-                task=task,
-                parameter=parameter,
-                type=kind,
-            )
-    return errors.UnserializableArgumentError(
-        f"Task {task!r}: its arguments cannot be sent to another process: {message_of(error)}.",
-        task=task,
-    )
