@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from raflow import engine
 from raflow.model import (
-    BatchReport,
     Edge,
     EdgeKind,
     NodeKind,
     Outcome,
+    Resources,
     RetryPolicy,
     State,
     StateName,
@@ -22,118 +20,219 @@ from raflow.model import (
     TaskRunKey,
     TriggerRule,
 )
-from tests.unit.engine.harness import check, report
+from tests.unit.engine.harness import Referee, Told, calls_of, check, report
 
 WINDOW = 4
 ENDINGS = [Outcome.COMPLETED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.SKIPPED]
 DEATHS = [Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.LOST, Outcome.TIMED_OUT, Outcome.FAILED]
+RULES = [*[TriggerRule.ALL_SUCCESS] * 12, *TriggerRule]
 
 
 class EngineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.core = engine.Engine(window=WINDOW)
+        self.core = engine.Engine(window=WINDOW, slots=lambda _: 2)
+        self.referee = Referee()
         self.now = 0.0
-        self.out: dict[int, engine.Planned] = {}
+        self.out: dict[int, engine.SendBatch] = {}
+        self.returned: dict[int, set[int]] = {}
         self.timers: list[TaskRunKey] = []
         self.subflows: list[TaskRunKey] = []
-        self.attempts: set[engine.Planned] = set()
-        self.finals: dict[TaskRunKey, StateName] = {}
+        self.streams: dict[int, int] = {}
+        self.due: float | None = None
         self.body_ended = False
-        self.cancelled = False
-        self.settled = 0
 
     def feed(self, event: engine.Event) -> None:
-        self.now += 1.0
+        self.now += 0.001
+        self.referee.event(event)
         for command in self.core.handle(event):
+            self.referee.command(command)
             self.take(command)
+        self.referee.handled(event)
 
     def take(self, command: engine.Command) -> None:
         match command:
-            case engine.SendBatch(batch=batch, calls=(call,)):
-                assert not self.cancelled, "nothing starts after a cancel"
-                assert call not in self.attempts, "no attempt is sent twice"
-                self.attempts.add(call)
-                self.out[batch] = call
+            case engine.SendBatch(batch=batch):
+                self.out[batch] = command
+                self.returned[batch] = set()
             case engine.SetRetryTimer(run=run):
                 self.timers.append(run)
+            case engine.SetSendTimer(due=due):
+                self.due = due
             case engine.StartSubflow(run=run):
-                assert not self.cancelled
+                assert not self.referee.stopping
                 self.subflows.append(run)
-            case engine.StateEntered(run=run, state=state) if state.is_final:
-                assert run not in self.finals, "one final state each"
-                self.finals[run] = state.name
-            case engine.RunSettled():
-                self.settled += 1
             case _:
                 pass
 
+    # The body -----------------------------------------------------------------------------------
+
     @precondition(lambda self: not self.body_ended)
-    @rule(data=st.data())
-    def register(self, data: st.DataObject) -> None:
-        node = len(self.core.nodes)
-        sources = data.draw(st.sets(st.integers(0, node - 1), max_size=3)) if node else set()
-        maps = [n for n in sources if self.core.nodes[n].is_map]
-        kind = data.draw(st.sampled_from(list(NodeKind)))
-        kinds = [EdgeKind.DATA, EdgeKind.ORDER, EdgeKind.CONDITION]
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def register(self, data: st.DataObject, count: int) -> None:
+        first = len(self.referee.calls)
+        kinds = [call.kind for call in self.referee.calls]
+        calls = []
+        for node in range(first, first + count):
+            calls.append(self.draw_call(data, node, kinds))
+            kinds.append(calls[-1].kind)
+            if calls[-1].streamed:
+                self.streams[node] = 0
+        self.feed(engine.CallsRegistered(at=self.now, calls=calls))
+
+    def draw_call(
+        self, data: st.DataObject, node: int, known: list[NodeKind]
+    ) -> engine.CallMade:
+        left = sorted(set(range(node)) - self.referee.dropped)
+        sources = data.draw(st.sets(st.sampled_from(left), max_size=3)) if left else set()
+        kind = data.draw(st.sampled_from([*[NodeKind.TASK] * 3, *NodeKind]))
+        kinds = [EdgeKind.DATA, EdgeKind.DATA, EdgeKind.ORDER, EdgeKind.CONDITION]
         edges = [
             Edge(
                 source=source,
                 target=node,
                 kind=data.draw(st.sampled_from(kinds)),
                 allow_failure=data.draw(st.booleans()),
+                source_item=data.draw(st.sampled_from([None, 0, 2]))
+                if known[source] is NodeKind.MAP
+                else None,
             )
             for source in sorted(sources)
         ]
-        length = data.draw(st.integers(0, 5)) if kind is NodeKind.MAP else None
-        if kind is NodeKind.MAP and sources and data.draw(st.booleans()):
-            source = data.draw(st.sampled_from(sorted(maps or sources)))
-            edges.append(Edge(source=source, target=node, kind=EdgeKind.ITEM))
-            length = None
-        options = TaskOptions(
-            trigger_rule=data.draw(st.sampled_from(list(TriggerRule))),
-            retry=RetryPolicy(
-                retries=data.draw(st.integers(0, 2)),
-                crash_retries=data.draw(st.integers(0, 1)),
-                delays=data.draw(st.sampled_from([(), (2.0,)])),
+        length, streamed = None, False
+        if kind is NodeKind.MAP:
+            form = data.draw(st.sampled_from(["fed", "items", "stream"]))
+            if form == "fed" and left:
+                maps = [n for n in left if known[n] is NodeKind.MAP]
+                for source in data.draw(st.sets(st.sampled_from(maps or left), min_size=1)):
+                    edges.append(Edge(source=source, target=node, kind=EdgeKind.ITEM))
+            elif form == "stream":
+                streamed = True
+            else:
+                length = data.draw(st.integers(0, 5))
+                if left and data.draw(st.booleans()):
+                    source = data.draw(st.sampled_from(left))
+                    edges.append(Edge(source=source, target=node, target_item=1))
+        return engine.CallMade(
+            at=self.now,
+            node=node,
+            kind=kind,
+            name=data.draw(st.sampled_from(["a", "b"])),
+            key=f"t-{node}",
+            options=TaskOptions(
+                trigger_rule=data.draw(st.sampled_from(RULES)),
+                retry=RetryPolicy(
+                    retries=data.draw(st.integers(0, 2)),
+                    crash_retries=data.draw(st.integers(0, 1)),
+                    delays=data.draw(st.sampled_from([(), (2.0,)])),
+                ),
+                batch=data.draw(st.sampled_from([True, True, True, False])),
+                resources=Resources(num_cpus=data.draw(st.sampled_from([1.0, 1.0, 0.5]))),
             ),
+            edges=tuple(edges),
+            length=length,
+            streamed=streamed,
+            runnable=data.draw(st.sampled_from([True, True, True, False])),
         )
+
+    @precondition(lambda self: self.streams)
+    @rule(data=st.data(), more=st.integers(0, 3), end=st.sampled_from(["", "", "end", "error"]))
+    def arrive(self, data: st.DataObject, more: int, end: str) -> None:
+        node = data.draw(st.sampled_from(sorted(self.streams)))
+        self.streams[node] += more
+        self.arrived(node, end)
+
+    def arrived(self, node: int, end: str) -> None:
+        length = self.streams[node]
+        if end:
+            del self.streams[node]
+        error = "the iterator raised" if end == "error" else ""
         self.feed(
-            engine.CallRegistered(
-                at=self.now,
-                node=node,
-                kind=kind,
-                name="t",
-                key=f"t-{node}",
-                options=options,
-                edges=tuple(edges),
-                length=length,
-                runnable=data.draw(st.sampled_from([True, True, True, False])),
+            engine.ItemsArrived(
+                at=self.now, node=node, length=length, complete=end == "end", error=error
             )
         )
+
+    @precondition(lambda self: len(self.referee.calls) > len(self.referee.dropped))
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        left = set(range(len(self.referee.calls))) - self.referee.dropped
+        nodes = data.draw(st.sets(st.sampled_from(sorted(left)), min_size=1))
+        self.feed(engine.FuturesDropped(at=self.now, nodes=sorted(nodes)))
+
+    # The workers --------------------------------------------------------------------------------
 
     @precondition(lambda self: self.out)
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        call = self.out[data.draw(st.sampled_from(sorted(self.out)))]
-        self.feed(engine.CallBegan(at=self.now, run=call.run, attempt=call.attempt))
+        batch = data.draw(st.sampled_from(sorted(self.out)))
+        left = self.left(batch)
+        if left:
+            run, attempt = calls_of(self.out[batch])[left[0]]
+            self.feed(engine.CallBegan(at=self.now, run=run, attempt=attempt))
+
+    def left(self, batch: int) -> list[int]:
+        """Return the positions that are still in a batch."""
+        size = len(calls_of(self.out[batch]))
+        return [n for n in range(size) if n not in self.returned[batch]]
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), outcome=st.sampled_from(ENDINGS), length=st.sampled_from([None, 0, 2]))
-    def finish(self, data: st.DataObject, outcome: Outcome, length: int | None) -> None:
+    @rule(data=st.data())
+    def hand_back(self, data: st.DataObject) -> None:
         batch = data.draw(st.sampled_from(sorted(self.out)))
-        call = self.out.pop(batch)
-        truth = data.draw(st.sampled_from([True, False, None]))
-        told = report(call.run, call.attempt, outcome, at=self.now, truth=truth, length=length)
-        finished = BatchReport(batch=batch, calls=(told,))
-        self.feed(engine.BatchFinished(at=self.now, report=finished))
+        rest = self.left(batch)[1:]
+        if rest:
+            positions = rest[data.draw(st.integers(0, len(rest) - 1)) :]
+            self.returned[batch].update(positions)
+            self.feed(engine.CallsReturned(at=self.now, batch=batch, positions=positions))
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), seconds=st.sampled_from([1e-6, 0.001, 0.02, 1.0]))
+    def finish(self, data: st.DataObject, seconds: float) -> None:
+        batch = data.draw(st.sampled_from(sorted(self.out)))
+        left = self.left(batch)
+        stop = data.draw(st.integers(1, len(left))) if left else 0
+        outcomes = {n: data.draw(st.sampled_from(ENDINGS)) for n in left[:stop]}
+        truths = {n: data.draw(st.sampled_from([True, False, None])) for n in left[:stop]}
+        lengths = {n: data.draw(st.sampled_from([None, 0, 2])) for n in left[:stop]}
+        self.end(batch, Told(outcomes, seconds=seconds, truths=truths, lengths=lengths))
+
+    def end(self, batch: int, told: Told) -> None:
+        """Finish a batch; what cannot run, or is not in `told`, is handed back."""
+        sent = self.out.pop(batch)
+        calls = calls_of(sent)
+        inside = {key for key, _ in calls}
+        outcomes: dict[int, Outcome] = {}
+        done: set[TaskRunKey] = set()
+        for position, outcome in told.outcomes.items():
+            key = calls[position][0]
+            call = self.referee.calls[key.node]
+            needs = {TaskRunKey(edge.source) for edge in call.edges} if key.map_index < 0 else set()
+            open_needs = {need for need in needs if self.core.state(need)[0] is StateName.SUBMITTED}
+            plain = call.options.trigger_rule is TriggerRule.ALL_SUCCESS
+            if not plain or (open_needs & inside) <= done:
+                outcomes[position] = outcome
+                if outcome is Outcome.COMPLETED:
+                    done.add(key)
+        unstarted = tuple(n for n in range(len(calls)) if n not in outcomes)
+        told.outcomes, told.unstarted = outcomes, unstarted
+        del self.returned[batch]
+        self.feed(engine.BatchFinished(at=self.now, report=report(sent, told, at=self.now)))
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), outcome=st.sampled_from(DEATHS))
     def die(self, data: st.DataObject, outcome: Outcome) -> None:
         batch = data.draw(st.sampled_from(sorted(self.out)))
-        del self.out[batch]
-        self.feed(engine.BatchDied(at=self.now, batch=batch, outcome=outcome, message="gone"))
+        size = len(calls_of(self.out.pop(batch)))
+        del self.returned[batch]
+        running = data.draw(
+            st.one_of(st.none(), st.just(()), st.tuples(st.integers(0, size - 1)))
+        )
+        self.feed(
+            engine.BatchDied(
+                at=self.now, batch=batch, outcome=outcome, message="gone", running=running
+            )
+        )
 
     @precondition(lambda self: self.timers)
     @rule(data=st.data())
@@ -141,6 +240,13 @@ class EngineMachine(RuleBasedStateMachine):
         run = data.draw(st.sampled_from(self.timers))
         self.timers.remove(run)
         self.feed(engine.RetryDue(at=self.now, run=run))
+
+    @precondition(lambda self: self.due is not None)
+    @rule()
+    def send(self) -> None:
+        assert self.due is not None
+        self.now, self.due = max(self.now, self.due), None
+        self.feed(engine.SendDue(at=self.now))
 
     @precondition(lambda self: self.subflows)
     @rule(data=st.data(), completed=st.booleans())
@@ -150,23 +256,26 @@ class EngineMachine(RuleBasedStateMachine):
         state = State(name=StateName.COMPLETED if completed else StateName.FAILED, at=self.now)
         self.feed(engine.SubflowEnded(at=self.now, run=run, state=state, length=2, truth=True))
 
-    @precondition(lambda self: self.finals)
+    # The end ------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.referee.finals)
     @rule(data=st.data())
     def look(self, data: st.DataObject) -> None:
-        run = data.draw(st.sampled_from(sorted(self.finals)))
+        run = data.draw(st.sampled_from(sorted(self.referee.finals)))
         self.feed(engine.FailureSeen(at=self.now, run=run))
 
-    @precondition(lambda self: len(self.core.nodes) > 3)
+    @precondition(lambda self: len(self.referee.calls) > 6)
     @rule()
     def cancel(self) -> None:
-        self.cancelled = True
+        self.streams.clear()
         self.feed(engine.CancelAsked(at=self.now, reason="enough"))
 
-    @precondition(lambda self: len(self.core.nodes) > 5 and not self.body_ended)
+    @precondition(lambda self: len(self.referee.calls) > 8 and not self.body_ended)
     @rule(raised=st.booleans())
     def end_body(self, raised: bool) -> None:
         self.body_ended = True
-        self.cancelled = self.cancelled or raised
+        if raised:
+            self.streams.clear()
         self.feed(engine.BodyEnded(at=self.now, raised=raised))
 
     @invariant()
@@ -176,26 +285,27 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everything come to its end: nothing may be left hanging."""
-        steps = 0
-        while self.out or self.timers or self.subflows:
-            steps += 1
-            assert steps < 10_000
-            self._one_step()
         if not self.body_ended:
             self.feed(engine.BodyEnded(at=self.now))
-            while self.out or self.timers or self.subflows:
-                self._one_step()
-        assert self.settled == 1
-        assert all(node.is_final for node in self.core.nodes)
+        steps = 0
+        while self.out or self.timers or self.subflows or self.streams or self.due is not None:
+            steps += 1
+            assert steps < 10_000
+            self.one_step()
+        nodes = range(len(self.referee.calls))
+        self.feed(engine.FuturesDropped(at=self.now, nodes=nodes))
+        self.referee.check_end()
 
-    def _one_step(self) -> None:
+    def one_step(self) -> None:
         if self.out:
-            batch, call = self.out.popitem()
-            told = report(call.run, call.attempt, at=self.now, length=1, truth=True)
-            done: Any = BatchReport(batch=batch, calls=(told,))
-            self.feed(engine.BatchFinished(at=self.now, report=done))
+            batch = next(iter(self.out))
+            self.end(batch, Told(dict.fromkeys(self.left(batch), Outcome.COMPLETED)))
+        elif self.due is not None:
+            self.send()
         elif self.timers:
             self.feed(engine.RetryDue(at=self.now, run=self.timers.pop()))
+        elif self.streams:
+            self.arrived(next(iter(self.streams)), "end")
         else:
             state = State(name=StateName.COMPLETED, at=self.now)
             run = self.subflows.pop()
@@ -203,4 +313,4 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 TestEngineMachine = EngineMachine.TestCase
-TestEngineMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestEngineMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
