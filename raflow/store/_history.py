@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
@@ -62,7 +63,8 @@ def states(
         model.StateChange(flow_run_id=flow_run_id, number=number, key=key, state=state)
         for number, state in enumerate(implied, start=-len(implied))
     ]
-    return sorted(changes + recorded, key=lambda change: change.state.at)
+    # Merged, not sorted: clocks of nodes may differ, and both lists are in order.
+    return list(heapq.merge(changes, recorded, key=lambda change: change.state.at))
 
 
 def _implied(connection: sa.Connection, run: int, key: model.TaskRunKey) -> Iterable[model.State]:

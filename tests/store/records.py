@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 
+import orjson
 from hypothesis import strategies as st
 
 from raflow.model import (
     Attempt,
+    Chunk,
     Edge,
     EdgeKind,
     ErrorInfo,
@@ -18,6 +22,7 @@ from raflow.model import (
     NodeKind,
     NodeRecord,
     Outcome,
+    Place,
     Record,
     RecordBatch,
     Resources,
@@ -26,6 +31,7 @@ from raflow.model import (
     StateChange,
     StateName,
     TaskRun,
+    TaskRunBlock,
     TaskRunKey,
     Trigger,
     TriggerRule,
@@ -90,6 +96,41 @@ def task_run(
 
 def node(node_id: int, *, flow_run_id: str = RUN, kind: NodeKind = NodeKind.TASK) -> NodeRecord:
     graph_node = GraphNode(id=node_id, key=f"extract-{node_id}", kind=kind, name="extract")
+    return NodeRecord(flow_run_id=flow_run_id, node=graph_node)
+
+
+def block(
+    number: int,
+    *chunks: Chunk,
+    flow_run_id: str = RUN,
+    at: float = 100.0,
+    labels: Mapping[int, str] | None = None,
+) -> TaskRunBlock:
+    """Return a block whose values count up from its number."""
+    size = sum(chunk.size for chunk in chunks)
+    return TaskRunBlock(
+        flow_run_id=flow_run_id,
+        number=number,
+        chunks=chunks,
+        submitted_at=at,
+        started_at=array("d", [at + 1 + n for n in range(size)]),
+        ended_at=array("d", [at + 1.5 + n for n in range(size)]),
+        cpu_seconds=array("d", [0.25] * size),
+        place=Place(7, "host", "node"),
+        plain=orjson.dumps([number + n for n in range(size)]),
+        labels=labels or {},
+    )
+
+
+def mapped(node_id: int, length: int | None, *, flow_run_id: str = RUN) -> NodeRecord:
+    graph_node = GraphNode(
+        id=node_id,
+        key=f"extract-{node_id}",
+        kind=NodeKind.MAP,
+        name="extract",
+        length=length,
+        created_at=50.0,
+    )
     return NodeRecord(flow_run_id=flow_run_id, node=graph_node)
 
 
