@@ -66,6 +66,11 @@ class Definition:
         """Whether the function is a coroutine function."""
         return inspect.iscoroutinefunction(self.fn)
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether functions are to be called when its runs change their state."""
+        return any(hooks for name, hooks in self._given.items() if name.startswith("on_"))
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by parameter name, without defaults.
 

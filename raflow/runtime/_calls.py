@@ -33,7 +33,7 @@ _FED: Final = frozenset({EdgeKind.DATA, EdgeKind.ITEM})
 
 @dataclass(slots=True, eq=False)
 class CallEntry:
-    """A call of the body, kept as long as its runs may be sent, or somebody asks for it."""
+    """A call of the body, kept until every run of it is final."""
 
     request: CallRequest
     """As the body made it."""
@@ -56,12 +56,6 @@ class CallEntry:
         """Whether the call is mapped."""
         return self.request.kind is NodeKind.MAP
 
-    def forget_arguments(self) -> None:
-        """Let go of what is needed only to send the call: big arguments can go."""
-        self.arguments = self.items = None
-        if self.request.arguments or self.request.items:
-            self.request = self.request._replace(arguments={}, items=None, item_arguments={})
-
     def label(self, item: int) -> str:
         """Return the name of a run of this call, unless the task makes its own."""
         return self.key if item < 0 else f"{self.key}[{item}]"
@@ -70,25 +64,19 @@ class CallEntry:
 class Inputs:
     """Finds what fills the holes in the arguments of the calls of one batch."""
 
-    def __init__(
-        self, entries: Sequence[CallEntry | None], outcomes: Outcomes, chunks: Sequence[Chunk] = ()
-    ) -> None:
+    def __init__(self, outcomes: Outcomes, chunks: Sequence[Chunk] = ()) -> None:
         """Begin a batch.
 
         Args:
-            entries: The calls of the run, by node.
-            outcomes: What became of them.
+            outcomes: What became of the calls of the run.
             chunks: What the batch will run, in order.
         """
-        self._entries = entries
         self._outcomes = outcomes
         self._chunks = chunks
         self._positions: dict[int, int] | None = None
 
     def of(self, entry: CallEntry, chunk: Chunk) -> Mapping[int, InputSource]:
         """Return the inputs of a chunk, by edge."""
-        if not entry.edges:
-            return _NO_INPUTS
         return {
             position: self._input(edge, chunk)
             for position, edge in enumerate(entry.edges)
@@ -97,9 +85,7 @@ class Inputs:
         }
 
     def _input(self, edge: Edge, chunk: Chunk) -> InputSource:
-        source = self._entries[edge.source]
-        assert source is not None, "a call that somebody depends on is kept"
-        if not source.is_map:
+        if not self._outcomes.is_map(edge.source):
             value = self._single(TaskRunKey(edge.source), edge)
             if edge.kind is EdgeKind.ITEM:
                 assert isinstance(value, ValueRef | Known)
@@ -142,7 +128,7 @@ def build_calls(
     Raises:
         UnserializableArgumentError: An argument of an item cannot travel.
     """
-    inputs = Inputs(entries, outcomes, chunks)
+    inputs = Inputs(outcomes, chunks)
     calls: list[Call] = []
     for chunk in chunks:
         entry = entries[chunk.node]
@@ -154,7 +140,7 @@ def build_calls(
         if entry.items is not None:
             columns = entry.items.slice(chunk.start, chunk.stop)
             items = session.pack_items(entry.request.target.name, columns)
-        fed = inputs.of(entry, chunk)
+        fed = inputs.of(entry, chunk) if entry.edges else _NO_INPUTS
         calls.append(
             Call(chunk, entry.function, entry.arguments, items, fed, entry.key, entry.settings)
         )

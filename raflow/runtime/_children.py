@@ -47,7 +47,7 @@ class Children:
     def start(self, run: TaskRunKey) -> None:
         """Begin the child run of a call whose inputs are there."""
         entry = self._driver.entry(run.node)
-        inputs = Inputs(self._driver.entries, self._driver.outcomes).of(entry, Chunk(run.node))
+        inputs = Inputs(self._driver.outcomes).of(entry, Chunk(run.node))
         name = f"raflow-subflow-{entry.key}"
         threading.Thread(target=self._work, args=(run, inputs), name=name, daemon=True).start()
 

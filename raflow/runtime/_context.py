@@ -122,6 +122,9 @@ class RunContext:
 
     def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
         """Wait until the run, or each item of a map, is final; see `FlowContext.wait`."""
+        run = TaskRunKey(node, -1 if item is None else item)
+        if not self._driver.is_map(node) and self._driver.outcomes.is_final(run):
+            return True
         try:
             self._watch(node, item).result(timeout)
         except TimeoutError:
@@ -132,12 +135,10 @@ class RunContext:
         self, node: int, item: int | None, *, timeout: float | None, raise_on_failure: bool
     ) -> Any:
         """Wait for a value and return it; see `FlowContext.result`."""
-        try:
-            self._watch(node, item).result(timeout)
-        except TimeoutError:
+        if not self.wait(node, item, timeout=timeout):
             key = self._driver.entry(node).label(-1 if item is None else item)
             message = f"{key!r} did not end within {timeout:g} seconds."
-            raise TimeoutError(message) from None
+            raise TimeoutError(message)
         return self._outcome(node, item, raise_on_failure=raise_on_failure)
 
     async def result_async(self, node: int, item: int | None) -> Any:
@@ -146,15 +147,12 @@ class RunContext:
         return await asyncio.to_thread(self._outcome, node, item, raise_on_failure=True)
 
     def _watch(self, node: int, item: int | None) -> Future[None]:
-        if item is None and self._is_map(node):
+        if item is None and self._driver.is_map(node):
             return self._driver.outcomes.watch_whole(node)
         return self._driver.outcomes.watch_run(TaskRunKey(node, -1 if item is None else item))
 
-    def _is_map(self, node: int) -> bool:
-        return self._driver.entry(node).is_map
-
     def _outcome(self, node: int, item: int | None, *, raise_on_failure: bool) -> Any:
-        if item is None and self._is_map(node):
+        if item is None and self._driver.is_map(node):
             return self._whole_map(node, raise_on_failure=raise_on_failure)
         run = TaskRunKey(node, -1 if item is None else item)
         found = self._driver.outcomes.find(run)

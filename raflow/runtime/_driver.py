@@ -172,10 +172,15 @@ class Driver:
         self._wake()
 
     def entry(self, node: int) -> CallEntry:
-        """Return a call that somebody can still ask for."""
+        """Return a call of which not every run is final."""
         entry = self.entries[node]
         assert entry is not None
         return entry
+
+    def is_map(self, node: int) -> bool:
+        """Whether a node is a mapped call; asked from any thread."""
+        entry = self.entries[node]
+        return self.outcomes.is_map(node) if entry is None else entry.is_map
 
     def state(self, run: TaskRunKey) -> State:
         """Return the present state of a task run, from any thread."""
@@ -418,7 +423,11 @@ class Driver:
                 items.finished(self.outcomes.prefix(chunk.node))
 
     def _node_over(self, node: int) -> None:
-        self.entry(node).forget_arguments()
+        """Let go of a call, and of what it held: every run of it is final."""
+        items = self.entry(node).items
+        if items is not None:
+            items.close()
+        self.entries[node] = None
         self._over += 1
         if not self._over % _ROOM_STEP:
             with self._room:
@@ -427,8 +436,6 @@ class Driver:
     def _release_values(self, command: engine.ReleaseValues) -> None:
         for chunk in command.chunks:
             self.outcomes.release(chunk)
-            if chunk.start < 0:
-                self.entries[chunk.node] = None
 
     def _run_settled(self, command: engine.RunSettled) -> None:
         self.settled.set_result(command)

@@ -135,7 +135,7 @@ def _opened(
             settings=settings,
             backend=backend,
             recorder=recorder,
-            observers=(*observers, hooks),
+            observers=(*observers, hooks) if hooks.are_there else tuple(observers),
             signing_key=signing_key(settings.home),
             paces=store.paces,
             clock=time.time,

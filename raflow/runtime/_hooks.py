@@ -33,6 +33,12 @@ class Hooks(Observer):
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
+    @property
+    def are_there(self) -> bool:
+        """Whether there is any hook to call."""
+        owners = (*self._flows.values(), *self._tasks.values())
+        return any(owner.has_hooks for owner in owners)
+
     def flow_run_changed(self, run: FlowRun) -> None:
         """Call the hooks of the flow for this state."""
         flow = self._flows.get(run.flow)

@@ -217,6 +217,10 @@ class Outcomes:
         """Return the number of items of a map, or None if that is not known yet."""
         return self._map(node).length
 
+    def is_map(self, node: int) -> bool:
+        """Whether a node is a mapped call."""
+        return isinstance(self._ends[node], _Map)
+
     def prefix(self, node: int) -> int:
         """Return how many items of a map, from the first on, are final."""
         return self._map(node).prefix
@@ -228,12 +232,21 @@ class Outcomes:
             return end.state.is_final
         return end.is_whole if isinstance(end, _Map) else end is not None
 
+    def is_final(self, key: TaskRunKey) -> bool:
+        """Whether a run is final; False for one that is not known yet."""
+        if key.node >= len(self._ends):
+            return False
+        end = self._ends[key.node]
+        if isinstance(end, _Map) and key.map_index >= 0:
+            return key.map_index < len(end.final) and bool(end.final[key.map_index])
+        return self.is_whole(key.node)
+
     # Waiting ------------------------------------------------------------------------------------
 
     def watch_run(self, key: TaskRunKey) -> Future[None]:
         """Return a future that is done once the run is final."""
         with self._lock:
-            return self._watch(key.node, key.map_index, already=self._is_final(key))
+            return self._watch(key.node, key.map_index, already=self.is_final(key))
 
     def watch_whole(self, node: int) -> Future[None]:
         """Return a future that is done once every run of the node is final."""
@@ -255,14 +268,6 @@ class Outcomes:
         if self._over is not None:
             raise self._over
         return self._watched.setdefault((node, what), Future())
-
-    def _is_final(self, key: TaskRunKey) -> bool:
-        if key.node >= len(self._ends):
-            return False
-        end = self._ends[key.node]
-        if isinstance(end, _Map) and key.map_index >= 0:
-            return key.map_index < len(end.final) and bool(end.final[key.map_index])
-        return self.is_whole(key.node)
 
     def _finished(self, chunk: Chunk) -> list[Future[None]]:
         """Return the futures of those who wait for calls that are final now."""
