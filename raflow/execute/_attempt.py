@@ -153,7 +153,7 @@ def timed_out(interruption: BaseException | None, who: Who, more: str = "") -> E
     )
 
 
-def unserializable(value: object, error: Exception, task: str) -> errors.RaflowError:
+def unserializable(value: object, error: BaseException, task: str) -> errors.RaflowError:
     """Say that a value cannot leave the process."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     made = errors.UnserializableResultError(

@@ -72,11 +72,13 @@ class BatchLoop:
         if math.isinf(course.deadline):
             course.site.meter.begin()
             course.deadline = time.time() + self._budget
+        course.tally.begin()
         token = define.active_task.set(None)
         watch.enter()
         try:
             with Sinking(course.sinks, whole_process=course.site.whole_process):
                 _Turn(course, watch).run()
+            course.tally.read(course.now, course.next)
         except LeftBehindError:
             return False
         finally:
@@ -299,11 +301,14 @@ class _Turn:
         args, kwargs = work.ready(row)
         return function.fn(*args, **kwargs)
 
-    def _fail(self, work: Work, position: int, context: CallContext, error: BaseException) -> bool:
-        """Take the exception of a call; returns whether the watch had fired."""
+    def _fail(
+        self, work: Work, position: int, context: CallContext, error: BaseException
+    ) -> Iterator[Mapping[str, Any]] | None:
+        """Take the exception of a call; returns new rows for the next ones if need be."""
         fired = self._disarm()
         self._course.fail(position, work, context, error, fired)
-        return fired is not None
+        # What was fired may have come before, or after, the arguments of the call were taken.
+        return None if fired is None else work.rows(position - work.base + 1)
 
     def _show(self, context: CallContext) -> None:
         self._course.sinks.current = context

@@ -31,7 +31,7 @@ class Overlap:
         self._turn = turn
         self._runner: asyncio.Runner | None = None
         self._lanes: list[int] = []
-        self._freed = asyncio.Event()
+        self._freed: asyncio.Event
         self._tasks: dict[asyncio.Task[Any], int] = {}
         self._due: dict[int, float] = {}
         """When the time of a running call is over, by position and in that order."""
@@ -57,11 +57,15 @@ class Overlap:
         if self._runner is None:
             self._runner = asyncio.Runner()
         self._lanes = list(range(LANES - 1, -1, -1))
+        self._freed = asyncio.Event()
         try:
             self._runner.run(self._all(work, start, context, begun))
         except BaseException as error:
             self._disarm()
             self._end_rest(work, error)
+            if course.next == work.base + start and not course.cancelled:
+                course.fail(course.next, work, context, error, self._watch.fired)
+                course.next += 1
         if course.turn != self._turn:
             raise LeftBehindError
         course.tally.read(time.time(), course.next)
@@ -117,6 +121,8 @@ class Overlap:
                     self._freed.clear()
                     await self._freed.wait()
                 if not course.take(position):
+                    if begun is not None and offset == start:
+                        begun.close()
                     break
                 course.next = position + 1
                 if offset > start:

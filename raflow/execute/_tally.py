@@ -58,10 +58,10 @@ class Tally:
         self._told: dict[int, _Told] = {}
         self._results: dict[int, ResultInfo] = {}
         self._odd_bytes = 0.0
-        self.read_at = time.time()
+        self.read_at = 0.0
         """When the use of the CPU was last read."""
         self._readings: list[tuple[int, float]] = []
-        self._cpu = site.meter.cpu()
+        self._cpu = 0.0
 
     # --- taking in ------------------------------------------------------------------------------
 
@@ -89,12 +89,14 @@ class Tally:
         who = work.who(position - work.base)
         try:
             entry = self._entry_of(value, last=last or self.own_left == 1)
-        except Exception as error:
+        except BaseException as error:
             return failed(unserializable(value, error, who.task), who)
         try:
             info = self._describe(value, work, position)
         except errors.RaflowError as error:
             return failed(not_kept(error, who.task), who)
+        except Exception as error:
+            return failed(error, who)
         size = self._size_of(entry, info)
         self._odd_bytes += size
         if size > OWN_BYTES and self.own_left:
@@ -113,6 +115,11 @@ class Tally:
         """Take the ending of a call that needs a report of its own."""
         logs = b"" if context.sink is None else encode_log(context.sink.close())
         self._told[position] = _Told(work, context, ending, logs, self._site.meter.peak())
+
+    def begin(self) -> None:
+        """Begin to measure, on the thread that runs the calls from now on."""
+        self.read_at = time.time()
+        self._cpu = self._site.meter.cpu()
 
     def read(self, now: float, stop: int) -> None:
         """Read what the calls before the position `stop` have used since the last reading."""
@@ -212,7 +219,7 @@ class Tally:
 
     def _cpu_seconds(self) -> array[float]:
         """Share what was used between two readings among the calls of that time."""
-        self._readings.append((self.size, self._site.meter.cpu() - self._cpu))
+        self._readings.append((self.size, 0.0))
         seconds = array("d")
         begin = 0
         for end, used in self._readings:
@@ -220,11 +227,20 @@ class Tally:
                 stop - start
                 for start, stop in zip(self.started[begin:end], self.ended[begin:end], strict=True)
             ]
+            if min(spans, default=0.0) < 0.0:
+                spans = self._without_steps_back(begin, spans)
             total = sum(spans)
             share = used / total if total > 0 else 0.0
             seconds.extend([span * share for span in spans])
             begin = end
         return seconds
+
+    def _without_steps_back(self, begin: int, spans: list[float]) -> list[float]:
+        """Repair what a clock has done that was set back."""
+        for position, span in enumerate(spans, start=begin):
+            if span < 0.0:
+                self.ended[position] = self.started[position]
+        return [max(0.0, span) for span in spans]
 
     def _truths(self, column: Sequence[object], unstarted: Sequence[int]) -> bytes:
         truths = bytearray(map(bool, column))

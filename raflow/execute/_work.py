@@ -58,14 +58,15 @@ class Work:
             NotThereError: An input of all calls is missing.
         """
         try:
-            self.function = self._loader.function(self.job.function)
+            function = self._loader.function(self.job.function)
             if isinstance(self.job, Items):
                 self._items = _ItemArguments(self.job, self._loader, self._inputs)
         except NotThereError:
             raise
         except Exception as error:
             raise self._not_unpacked(error, 0) from error
-        return self.function
+        self.function = function
+        return function
 
     def rows(self, start: int) -> Iterator[Mapping[str, Any]]:
         """Return the arguments by name of the calls from an offset on.
