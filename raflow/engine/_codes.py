@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from raflow.model import TASK_RUN_TRANSITIONS, StateName, StateType, TaskRunEvent
@@ -50,6 +50,7 @@ def _end_of(name: StateName) -> int:
 ENDS: Final = _table({code: _end_of(name) for code, name in enumerate(NAMES)})
 """How a run with this code ended: a table for `bytes.translate`, or to look up."""
 IS_PENDING: Final = _table({PENDING: 1})
+IS_FINAL: Final = _table({code: end != OPEN for code, end in enumerate(ENDS)})
 IS_SUCCEEDED: Final = _table({code: end == SUCCEEDED for code, end in enumerate(ENDS)})
 IS_FAILED: Final = _table({code: end == FAILED for code, end in enumerate(ENDS)})
 IS_DECIDED: Final = _table({code: end in (FAILED, SKIPPED) for code, end in enumerate(ENDS)})
@@ -97,6 +98,23 @@ def stretches(column: bytes | bytearray) -> Iterator[tuple[int, int]]:
             stop = len(column)
         yield start, stop
         start = column.find(1, stop)
+
+
+def rows(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield `(start, stop)` of each unbroken row of sorted positions."""
+    if not positions:
+        return
+    start, stop = positions[0], positions[-1] + 1
+    if stop - start == len(positions):
+        yield start, stop
+        return
+    stop = start + 1
+    for position in positions[1:]:
+        if position != stop:
+            yield start, stop
+            start = position
+        stop = position + 1
+    yield start, stop
 
 
 def both(one: bytes | bytearray, other: bytes | bytearray) -> bytes:

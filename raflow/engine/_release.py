@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Final
 
 from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
 from raflow.engine._ledger import Ledger
-from raflow.engine._runs import Mapped
+from raflow.engine._runs import Mapped, single_chunks
 from raflow.model import Chunk, Edge, EdgeKind, StateName
 
 _USES: Final = frozenset({EdgeKind.DATA, EdgeKind.ITEM})
@@ -46,18 +45,19 @@ class Releases:
     def dropped(self, nodes: Iterable[int]) -> None:
         """Note that the body has no futures of these nodes any more."""
         calls = self._ledger.calls
-        chunks: list[Chunk] = []
-        for node in nodes:
-            if calls.dropped[node]:
-                continue
-            calls.dropped[node] = _DROPPED
-            if node in self._ledger.maps:
-                self._try(node)
-                self._sweep(self._ledger.maps.get(node))
-            elif codes.ENDS[calls.states[node]] and node not in self._uses:
-                calls.dropped[node] = _RELEASED
-                chunks += self._let_go(node, node + 1)
-        self._say(chunks)
+        for start, stop in codes.rows(sorted(set(nodes))):
+            if any(calls.dropped[start:stop]):
+                for node in range(start, stop):
+                    calls.dropped[node] = calls.dropped[node] or _DROPPED
+            else:
+                calls.dropped[start:stop] = bytes([_DROPPED]) * (stop - start)
+            final = calls.states[start:stop].translate(codes.IS_FINAL)
+            for first, last in codes.stretches(final):
+                self.calls_are_final(start + first, start + last)
+            if self._ledger.maps:
+                for node in self._ledger.maps.keys() & range(start, stop):
+                    self._try(node)
+                    self._sweep(self._ledger.maps.get(node))
 
     def calls_are_final(self, start: int, stop: int) -> None:
         """Let go of what nobody uses among single calls that have become final."""
@@ -107,13 +107,13 @@ class Releases:
             if calls.lengths:
                 for node in range(start, stop):
                     calls.lengths.pop(node, None)
-            return _chunks(start, stop)
+            return single_chunks(start, stop, 0)
         chunks: list[Chunk] = []
         for node in range(start, stop):
             if codes.IS_SUCCEEDED[calls.states[node]]:
                 calls.keys[node] = ""
                 calls.lengths.pop(node, None)
-                chunks += _chunks(node, node + 1)
+                chunks += single_chunks(node, node + 1, 0)
         return chunks
 
     # Maps ---------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class Releases:
         uses = self._uses.get(mapped.node)
         if self._ledger.calls.dropped[mapped.node] != _DROPPED or uses != 1 or user.told:
             return
-        used = user.states[start:stop].translate(_IS_FINAL)
+        used = user.states[start:stop].translate(codes.IS_FINAL)
         ready = mapped.states[start : start + len(used)].translate(codes.IS_SUCCEEDED)
         self._say_items(mapped, start, codes.both(used, ready))
 
@@ -159,9 +159,3 @@ class Releases:
 
 
 _NOT: Final = bytes([1, 0]) + bytes(254)
-_IS_FINAL: Final = bytes(int(end != codes.OPEN) for end in codes.ENDS)
-
-
-def _chunks(start: int, stop: int) -> list[Chunk]:
-    rows = zip(range(start, stop), repeat(-1), repeat(0), repeat(0))
-    return list(map(Chunk._make, rows))

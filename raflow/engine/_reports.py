@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from operator import sub
 from typing import Final
 
+from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
 from raflow.engine._attempts import Attempts
 from raflow.engine._dispatch import Dispatch, Flight
@@ -59,7 +61,7 @@ class Reports:
         self._hand_back(flight, sorted(unstarted), event.at)
 
     def _hand_back(self, flight: Flight, positions: Sequence[int], at: float) -> None:
-        for start, stop in rows(positions):
+        for start, stop in codes.rows(positions):
             self._attempts.hand_back((piece for piece, _ in flight.parts(start, stop)), at)
 
     def _complete(
@@ -71,11 +73,8 @@ class Reports:
             for piece, start in flight.parts(first, last):
                 stop = start + piece.size
                 runs = piece.runs
-                chunks += map(
-                    commands.CompletedChunk,
-                    runs.chunks(piece.start, piece.stop, 1),
-                    range(start, stop),
-                )
+                parts = runs.chunks(piece.start, piece.stop, 1)
+                chunks += map(_COMPLETED_CHUNK, zip(parts, range(start, stop), strict=False))
                 self._learn_lengths(runs, piece.start, range(start, stop), report)
                 self._ledger.complete(
                     Ended(runs, piece.start, piece.stop),
@@ -127,26 +126,19 @@ def gaps(size: int, taken: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield start, size
 
 
-def rows(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield `(start, stop)` of each unbroken row of sorted positions."""
-    if not positions:
-        return
-    start, stop = positions[0], positions[0] + 1
-    for position in positions[1:]:
-        if position != stop:
-            yield start, stop
-            start = position
-        stop = position + 1
-    yield start, stop
+_COMPLETED_CHUNK: Final[Callable[[Iterable[object]], commands.CompletedChunk]] = partial(
+    tuple.__new__, commands.CompletedChunk
+)
+"""`CompletedChunk._make` without a Python function in between."""
 
 
 def learn(report: BatchReport, flight: Flight, costs: Costs) -> None:
-    """Take in how long the calls of a batch took, by task."""
-    started, ended = report.started_at, report.ended_at
+    """Take in how long the calls of a batch took, by task, and what a worker spent on them."""
+    size = len(report.ended_at)
     names = names_of(flight.pieces)
     totals: dict[str, tuple[float, int]] = {}
     if len(names) == 1:
-        totals[names.pop()] = _total(report, 0, len(ended))
+        totals[names.pop()] = _total(report, 0, size)
     else:
         for piece, offset in zip(flight.pieces, flight.offsets, strict=True):
             seconds, count = _total(report, offset, offset + piece.size)
@@ -155,16 +147,20 @@ def learn(report: BatchReport, flight: Flight, costs: Costs) -> None:
     for name, (seconds, count) in totals.items():
         if count:
             costs.pace.learn(name, seconds / count, report.mean_bytes)
-    begun = sum(count for _, count in totals.values())
-    if begun > 1 and started[0]:
+    begun = size - len(report.unstarted)
+    if begun > 1 and report.started_at[0]:
         own = sum(seconds for seconds, _ in totals.values())
-        costs.learn((max(ended) - started[0] - own) / begun)
+        busy = max(report.ended_at[:: _step(size)]) - report.started_at[0]
+        costs.learn((busy - own) / begun)
+
+
+def _step(size: int) -> int:
+    return 1 + size // _SAMPLE
 
 
 def _total(report: BatchReport, start: int, stop: int) -> tuple[float, int]:
-    """Return how many calls have begun, and their seconds, estimated from some of them."""
-    step = 1 + (stop - start) // _SAMPLE
+    """Return the seconds of calls that have begun, and their number, judged by some of them."""
+    step = _step(stop - start)
     started, ended = report.started_at[start:stop:step], report.ended_at[start:stop:step]
-    count = len(started) - started.count(0.0)
-    begun = stop - start - report.started_at[start:stop].count(0.0)
-    return sum(map(sub, ended, started)) / max(count, 1) * begun, begun
+    begun = len(started) - started.count(0.0)
+    return sum(map(sub, ended, started)) * step, begun * step

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Final
 
@@ -20,7 +21,6 @@ from raflow.model import (
     UNKNOWN_TRUTH,
     Chunk,
     Edge,
-    NodeKind,
     StateName,
     TaskOptions,
     TaskRunEvent,
@@ -194,8 +194,7 @@ class Calls(Runs):
 
     def chunks(self, start: int, stop: int, attempt: int) -> Sequence[Chunk]:
         """Return the calls as chunks: one each."""
-        rows = zip(range(start, stop), repeat(-1), repeat(0), repeat(attempt))
-        return list(map(Chunk._make, rows))
+        return single_chunks(start, stop, attempt)
 
 
 class Mapped(Runs):
@@ -271,6 +270,11 @@ class Mapped(Runs):
         return [Chunk(self.node, start, stop, attempt)]
 
 
-def is_map(call: CallMade) -> bool:
-    """Tell whether a call is mapped."""
-    return call.kind is NodeKind.MAP
+def single_chunks(start: int, stop: int, attempt: int) -> list[Chunk]:
+    """Return neighbouring single calls as chunks: one each."""
+    rows = zip(range(start, stop), repeat(-1), repeat(0), repeat(attempt))
+    return list(map(_CHUNK, rows))
+
+
+_CHUNK: Final[Callable[[Iterable[int]], Chunk]] = partial(tuple.__new__, Chunk)
+"""`Chunk._make` without a Python function in between."""
