@@ -6,6 +6,8 @@ import queue
 import socket
 import sys
 import threading
+from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +21,21 @@ from raflow.define import Hole
 from raflow.execute import (
     BatchSpec,
     Call,
+    CallSettings,
     CallsReturned,
+    EachOf,
+    EachPart,
     FunctionHandle,
+    InBatch,
+    InputSource,
     Known,
     ListOf,
     Packed,
     Part,
     ValueRef,
+    ValueSlice,
 )
+from raflow.execute._jobs import Items, Singles
 from raflow.execute.ray._arguments import pack_arguments, pack_items
 from raflow.execute.ray._losses import classify, timed_out
 from raflow.execute.ray._mail import Postbox, answer, call
@@ -39,8 +48,10 @@ from raflow.execute.ray._wire import Lifted, Packer, Shelf, WireBatch
 from raflow.model import (
     BatchReport,
     CallReport,
+    Chunk,
     ErrorInfo,
     Outcome,
+    Place,
     Resources,
     ResultInfo,
     ResultPolicy,
@@ -147,34 +158,52 @@ def test_large_arrays_stay_beside_the_pickle_and_small_ones_are_copied() -> None
 
 def test_a_batch_is_packed_with_each_object_once() -> None:
     function = FunctionHandle("k", b"code")
-    source = ValueRef("object", 2)
-    one = Call(
-        run=TaskRunKey(1),
-        attempt=2,
-        function=function,
-        arguments=(Packed(b"inline"), Packed("stored")),
-        inputs={0: source, 1: Part(source, 5), 2: ListOf((source, Known(7))), 3: Known(8)},
-        label="one",
-        result=ResultPolicy(),
+    source, piece = ValueRef("object", 2), ValueSlice("object", 3, 5)
+    settings = CallSettings(result=ResultPolicy())
+    inputs: Mapping[int, InputSource] = {
+        0: source,
+        1: Part(source, 5),
+        2: ListOf((source, piece, Known(7))),
+        3: InBatch(0),
+    }
+    one = Call(Chunk(1), function, Packed({"x": 1}), None, {}, "one", settings)
+    two = Call(Chunk(2), function, Packed("stored"), None, inputs, "two", settings)
+    each: Mapping[int, InputSource] = {
+        0: EachOf((piece, Known([8]))),
+        1: EachPart(ValueRef("another", -1), 4),
+    }
+    items = Call(
+        Chunk(3, 4, 6, 2), function, Packed(b"shared"), Packed(b"own"), each, "map", settings
     )
-    spec = BatchSpec(id=4, calls=(one, one), resources=Resources())
+    spec = BatchSpec(id=4, calls=(one, two, items), resources=Resources(), budget=0.5)
     head, *others = Packer().pack(9, spec, ("env", "environment in the store"))
     wire: WireBatch = loads(head)
-    assert others == ["stored", "object", ["environment in the store"]]
+    assert others == ["stored", "object", "another", ["environment in the store"]]
     assert (wire.session, wire.batch, wire.environment, wire.has_shelf) == (9, 4, Shelf(0), True)
+    assert (wire.budget, wire.own_values) == (0.5, 1)
     assert wire.functions == {"k": b"code"}
-    assert wire.calls[0] == wire.calls[1]
-    assert wire.calls[0].arguments == (b"inline", Lifted(0))
-    assert wire.calls[0].inputs == {
-        0: ValueRef(1, 2),
-        1: Part(ValueRef(1, 2), 5),
-        2: ListOf((ValueRef(1, 2), Known(freeze(7)))),
-        3: Known(freeze(8)),
+    singles, chunk = wire.jobs
+    assert isinstance(singles, Singles)
+    assert isinstance(chunk, Items)
+    assert (singles.nodes, singles.attempts, singles.keys) == ([1, 2], [1, 1], ["one", "two"])
+    assert singles.arguments == [{"x": 1}, Lifted(0)]
+    assert singles.inputs == {
+        1: {
+            0: ValueRef(1, 2),
+            1: Part(ValueRef(1, 2), 5),
+            2: ListOf((ValueRef(1, 2), ValueSlice(1, 3, 5), Known(7))),
+            3: InBatch(0),
+        }
+    }
+    assert (chunk.chunk, chunk.arguments, chunk.items) == (Chunk(3, 4, 6, 2), b"shared", b"own")
+    assert chunk.inputs == {
+        0: EachOf((ValueSlice(1, 3, 5), Known(freeze([8])))),
+        1: EachPart(ValueRef(2, -1), 4),
     }
 
 
 def test_a_report_comes_back_whole() -> None:
-    plain = CallReport(
+    skipped = CallReport(
         run=TaskRunKey(1, 2), attempt=1, outcome=Outcome.SKIPPED, started_at=1.0, ended_at=2.0
     )
     full = CallReport(
@@ -188,7 +217,20 @@ def test_a_report_comes_back_whole() -> None:
         result=ResultInfo(type="builtins.int", size=28, preview="3", truth=True, inline=b"3"),
         logs=b"log",
     )
-    report = BatchReport(batch=7, calls=(plain, full))
+    times = array("d", [1.0, 2.0, 3.0, 0.0])
+    report = BatchReport(
+        batch=7,
+        place=Place(12, "host", "node"),
+        started_at=times,
+        ended_at=times,
+        cpu_seconds=times,
+        unstarted=(3,),
+        told={0: skipped, 1: full},
+        plain=b"[null,null,5,null]",
+        results={2: ResultInfo(type="builtins.list", size=3, preview="[]")},
+        truths=bytes([0, 1, 1, 2]),
+        own={1: 1},
+    )
     assert decode_report(encode_report(report)) == report
 
 

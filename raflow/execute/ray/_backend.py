@@ -16,6 +16,7 @@ from raflow.execute.ray._connect import Link, connect, disconnect, probe
 from raflow.execute.ray._mailroom import Mailroom
 from raflow.execute.ray._options import RemoteFunctions
 from raflow.execute.ray._poll import InFlight, Poll
+from raflow.execute.ray._progress import Progress
 from raflow.execute.ray._session import RaySession, Tools
 from raflow.model import Capacity, NodeCapacity
 
@@ -65,6 +66,7 @@ class RayBackend:
             mailroom=mailroom,
             alarms=Alarms("raflow-alarms"),
             remote=RemoteFunctions(),
+            progress=Progress(is_all_here=self._link.shares_files),
             probe=self._probe,
         )
         cpus = int(self.capacity().cpus)
@@ -109,6 +111,7 @@ class RayBackend:
         self._tools.poll.close()
         self._tools.mailroom.close()
         self._tools.alarms.close()
+        self._tools.progress.close()
         disconnect(self._link)
 
     def _probe(self) -> str | None:

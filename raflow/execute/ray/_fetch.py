@@ -46,7 +46,7 @@ def fetch_value(
 def _listed(
     items: tuple[ValueRef | ValueSlice | Known, ...], check_alive: Callable[[str], None]
 ) -> Iterator[object]:
-    objects: dict[Any, Any] = {}
+    objects: Mapping[Any, Any] = {}
     for index, item in enumerate(items):
         if isinstance(item, Known):
             yield item.value

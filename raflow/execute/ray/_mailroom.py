@@ -8,7 +8,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from raflow.execute._backend import CallsReturned, CallStarted
 from raflow.execute.ray._mail import Line, Postbox, answer
@@ -152,5 +152,5 @@ class Mailroom:
         line.close()
 
 
-def _positions(ranges: list[tuple[int, int]]) -> list[int]:
+def _positions(ranges: list[Any]) -> list[int]:
     return [position for start, stop in ranges for position in range(start, stop)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,25 +15,30 @@ from raflow.execute.ray import _cells
 _MAX_NODES: Final = 64
 _MAX_SECONDS: Final = 5.0
 
-_READ: Final[Any] = ray.remote(num_cpus=0, max_retries=0, enable_task_events=False)(_cells.running)
+_OPTIONS: Final[dict[str, Any]] = {"num_cpus": 0, "max_retries": 0, "enable_task_events": False}
+_READ: Final[Any] = ray.remote(**_OPTIONS)(_cells.running)
 
 
 class Progress:
     """Reads the cells that worker processes leave behind in the memory of their node."""
 
-    def __init__(self, token: str, *, is_all_here: bool) -> None:
+    def __init__(self, *, is_all_here: bool) -> None:
         """Prepare it.
 
         Args:
-            token: The name under which the run's processes keep their cells.
             is_all_here: Whether all worker processes are on this machine.
         """
         self.is_all_here = is_all_here
-        self._token = token
+        self.token = secrets.token_hex(8)
+        """The name under which the processes of the backend keep their cells."""
+
+    def close(self) -> None:
+        """Remove what the processes of this machine have left."""
+        _cells.sweep(self.token)
 
     def here(self, session: int, batch: int) -> Sequence[int] | None:
         """Return the positions of the calls that ran; None if this machine does not know."""
-        return _cells.running(self._token, session, batch)
+        return _cells.running(self.token, session, batch)
 
     def elsewhere(self, session: int, batch: int) -> Sequence[int] | None:
         """Ask the nodes of the cluster; takes up to some seconds."""
@@ -42,7 +48,7 @@ class Progress:
             asked = [
                 _READ.options(
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                ).remote(self._token, session, batch)
+                ).remote(self.token, session, batch)
                 for node in [node for node in ray.nodes() if node["Alive"]][:_MAX_NODES]
             ]
             while asked and (left := deadline - time.monotonic()) > 0:

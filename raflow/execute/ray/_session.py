@@ -95,7 +95,10 @@ class RaySession:
         self._flights: dict[int, InFlight] = {}
         self._ending = threading.Lock()
         """Held where a batch is told of: nothing is told of it after its end."""
-        payload = dump_code(ProcessEnvironment(environment, tools.mailroom.postbox, grace))
+        shared = ProcessEnvironment(
+            environment, tools.mailroom.postbox, grace, tools.progress.token
+        )
+        payload = dump_code(shared)
         self._environment = (_digest(payload), _carried(payload))
 
     def pack(self, task: str, arguments: Mapping[str, Any]) -> Packed:
