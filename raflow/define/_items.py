@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from raflow import errors
 from raflow.define._definition import Definition
 from raflow.define._futures import BaseFuture
 from raflow.define._lift import Lifter
 from raflow.define._requests import Columns, FlowContext
+
+_Row = Sequence[Any]
+
+_PATIENCE_SECONDS: Final = 0.05
+"""How long items that have come wait for more to come."""
+_END: Final = object()
 
 
 class Cell(NamedTuple):
@@ -70,7 +77,9 @@ def by_parameter(
 class ItemStream:
     """Reads iterators as far as it is asked to; see `Stream`.
 
-    They run in the context of the call: the flow that made it is the active one there.
+    They run in the context of the call: the flow that made it is the active one there. They run on
+    a thread beside whoever takes: an iterator may wait for anything, even for what becomes of the
+    items that it gave, so these must go on meanwhile.
     """
 
     def __init__(
@@ -80,6 +89,7 @@ class ItemStream:
         columns: Mapping[str, Sequence[Any]],
         iterators: Mapping[str, Iterator[Any]],
         groups: Mapping[str, Group],
+        order: Iterable[str],
     ) -> None:
         """Take what is zipped, by the names that it has in the call.
 
@@ -89,40 +99,89 @@ class ItemStream:
             columns: Arguments whose items are there.
             iterators: Arguments whose items are to come.
             groups: What `*rest` and `**options` take; see `by_parameter`.
+            order: Of all these arguments in the call, for errors.
         """
-        self._task = task
         self._columns = columns
-        self._iterators = iterators
+        self._labels = tuple(iterators)
         self._groups = groups
-        self._lifter = _NoFutures(context, task.owner)
+        lifter = _NoFutures(context, task.owner)
+        self._rows = _zipped(task, columns, iterators, tuple(order), lifter)
         self._taken = 0
         self._around = contextvars.copy_context()
+        self._reader = threading.Thread()
+        self._read: list[_Row] = []
+        self._ended = False
+        self._error: BaseException | None = None
 
     def take(self, count: int) -> Columns:
         """Return the next items; see `Stream.take`."""
-        return self._around.run(self._take, count)
+        rows = self._next_rows(count)
+        if not rows and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        start, self._taken = self._taken, self._taken + len(rows)
+        columns = {label: column[start : self._taken] for label, column in self._columns.items()}
+        for position, label in enumerate(self._labels):
+            columns[label] = [row[position] for row in rows]
+        return by_parameter(columns, self._groups, len(rows))
 
-    def _take(self, count: int) -> Columns:
-        start, stop = self._taken, self._taken + count
-        parts = {label: column[start:stop] for label, column in self._columns.items()}
-        for label, iterator in self._iterators.items():
-            items = list(itertools.islice(iterator, count))
-            parts[label] = self._lifter.lift_each(items, label)
-        lengths = {label: len(part) for label, part in parts.items()}
-        length = min(lengths.values())
-        if length < count:
-            if len(set(lengths.values())) > 1:
-                raise self._mismatch(lengths, count)
-            # They may hold much, and the request is kept for as long as its items run.
-            self._iterators = dict.fromkeys(self._iterators, iter(()))
-        self._taken += length
-        return by_parameter(parts, self._groups, length)
+    def _next_rows(self, count: int) -> Sequence[_Row]:
+        """Wait until there are rows, and a little longer for all of them."""
+        while True:
+            if not (self._ended or self._reader.is_alive()):
+                self._reader = threading.Thread(
+                    target=self._around.run,
+                    args=(self._read_rows, count),
+                    name="raflow-iterator",
+                    daemon=True,
+                )
+                self._reader.start()
+            self._reader.join(_PATIENCE_SECONDS)
+            ended = self._ended  # before the rows: none comes after it
+            rows = self._read[:count]
+            del self._read[: len(rows)]
+            if rows or ended:
+                return rows
 
-    def _mismatch(self, read: Mapping[str, int], count: int) -> errors.MappingLengthMismatchError:
-        lengths = {label: self._taken + found for label, found in read.items()}
-        lengths |= {label: len(column) for label, column in self._columns.items()}
-        open_ended = {label for label in self._iterators if read[label] == count}
-        return mismatch(self._task, lengths, open_ended)
+    def _read_rows(self, count: int) -> None:
+        try:
+            for _ in range(count):
+                row = next(self._rows, None)
+                if row is None:
+                    self._ended = True
+                    return
+                self._read.append(row)
+        except BaseException as error:
+            self._error = error
+            self._ended = True
+
+
+def _zipped(
+    task: Definition,
+    columns: Mapping[str, Sequence[Any]],
+    iterators: Mapping[str, Iterator[Any]],
+    order: Iterable[str],
+    lifter: Lifter,
+) -> Iterator[_Row]:
+    """Go through iterators side by side, beside columns; see `ItemStream`.
+
+    Raises:
+        MappingLengthMismatchError: One of them ends early, or goes on for too long.
+    """
+    length = min(map(len, columns.values()), default=None)
+    labels = tuple(iterators)
+    rows = itertools.zip_longest(*iterators.values(), fillvalue=_END)
+    end = (_END,) * len(labels)
+    for count, row in enumerate(itertools.chain(rows, [end])):
+        if count == length or id(_END) in map(id, row):
+            break
+        yield [*map(lifter.lift, row, labels)]
+    longer = {label for label, item in zip(labels, row, strict=True) if item is not _END}
+    if not longer and length in {None, count}:
+        return
+    lengths = {label: count + (label in longer) for label in iterators}
+    lengths |= {label: len(column) for label, column in columns.items()}
+    raise mismatch(task, {label: lengths[label] for label in order}, longer)
 
 
 class _NoFutures(Lifter):

@@ -21,6 +21,7 @@ _STAND_INS: Final = (NotAValue, AllowFailure, Unmapped)
 _KEEP: Final = object()
 _PLAIN: Final = PLAIN_TYPES | {bytes}
 """What most arguments are, and nothing can be inside of."""
+_CONTAINERS: Final = (list, tuple, set, frozenset)
 
 
 class Lifter:
@@ -44,6 +45,12 @@ class Lifter:
         """What the call depends on so far, in the order of `Hole.edge`."""
         return tuple(self._edges)
 
+    def finds_future(self, value: Any) -> bool:
+        """Return whether the value holds a future, without taking note of it."""
+        probe = Lifter(self._context, self._owner)
+        probe.lift(value, "")
+        return bool(probe.dependencies)
+
     def lift(self, value: Any, parameter: str, *, target_item: int | None = None) -> Any:
         """Return the value with a `Hole` in place of each future inside.
 
@@ -57,6 +64,8 @@ class Lifter:
         Raises:
             DefinitionError: A future belongs to another flow run.
         """
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, BaseFuture):
             return self.depend(value, EdgeKind.DATA, parameter, target_item=target_item)
         if not _holds(value, _STAND_INS):
@@ -148,7 +157,7 @@ def _holds(value: Any, kinds: tuple[type, ...]) -> bool:
 def _inside(value: Any) -> Collection[Any]:
     if isinstance(value, dict):
         return value.values()
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _CONTAINERS):
         return value
     if dataclasses.is_dataclass(value):
         return _fields(value).values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from inspect import Parameter
@@ -69,7 +70,8 @@ class _Inputs:
         self._columns: dict[str, Sequence[Any]] = {}
         self._iterators: dict[str, _Given] = {}
         self._groups: dict[str, Group] = {}
-        self._lengths: dict[str, int] = {}
+        self._lengths: dict[str, int | None] = {}
+        """In the order of the call; None for iterators."""
 
     def add(self, name: str, value: Any) -> None:
         kind = self._target.signature.parameters[name].kind
@@ -99,12 +101,15 @@ class _Inputs:
             for label, given in self._iterators.items():
                 self._add_column(label, given)
             self._iterators.clear()
-        if len(set(self._lengths.values())) > 1:
-            raise mismatch(self._target, self._lengths)
+        lengths = {label: n for label, n in self._lengths.items() if n is not None}
+        if len(set(lengths.values())) > 1:
+            raise mismatch(self._target, lengths)
         if self._iterators:
             iterators = {label: iter(given.values) for label, given in self._iterators.items()}
-            return ItemStream(context, self._target, self._columns, iterators, self._groups)
-        length = next(iter(self._lengths.values()), None)
+            return ItemStream(
+                context, self._target, self._columns, iterators, self._groups, self._lengths
+            )
+        length = next(iter(lengths.values()), None)
         return None if length is None else by_parameter(self._columns, self._groups, length)
 
     def _add_one(self, name: str, value: Any) -> None:
@@ -143,7 +148,15 @@ class _Inputs:
     def _add_items(self, label: str, given: _Given) -> None:
         if isinstance(given.values, Sized):
             self._add_column(label, given)
+            return
+        iterator = iter(given.values)
+        first = list(itertools.islice(iterator, 1))
+        given = given._replace(values=itertools.chain(first, iterator))
+        if self.lifter.finds_future(first):
+            # `load.map(extract(r) for r in regions)`: what a call depends on is settled now.
+            self._add_column(label, given)
         else:
+            self._lengths[label] = None
             self._iterators[label] = given
 
     def _add_column(self, label: str, given: _Given) -> None:

@@ -96,10 +96,10 @@ class Stream(Protocol):
     """The items of a map over an iterator, taken from it when there is room for them."""
 
     def take(self, count: int) -> Columns:
-        """Return the next items, at most `count`; fewer, or none, only at the end.
+        """Return the next items: at most `count`, fewer if they come slowly, none at the end.
 
         Raises:
-            Exception: Whatever the iterator raises.
+            Exception: Whatever the iterator raises, after the items before it.
             MappingLengthMismatchError: Another argument of the map has more, or fewer, items.
         """
 

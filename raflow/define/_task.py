@@ -119,7 +119,8 @@ class Task(Definition, Generic[P, R]):
 
         Items are read when there is room for them, so do not change one after the call; adding to a
         list, or taking from it, is fine. Generators and other iterators are run as far as there is
-        room, on another thread, while the flow goes on; there can be no futures among their items.
+        room, on other threads, while the flow goes on. Their first item is read at the call: if it
+        holds a future they are read to the end there, and if not, none of the others may.
 
         Args:
             *args: As in a call, but with items.

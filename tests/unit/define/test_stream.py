@@ -7,8 +7,10 @@ import gc
 import itertools
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from raflow.define import (
     unmapped,
 )
 from raflow.model import EdgeKind
-from tests.unit.define.fake_flow import FakeFlow, rows
+from tests.unit.define.fake_flow import FakeFlow, body_of, rows
 
 
 @task
@@ -58,7 +60,7 @@ def test_an_iterator_is_read_as_far_as_it_is_asked_to(body: FakeFlow) -> None:
             yield n
 
     mapped = add.map(numbers(), b=3)
-    assert (mapped.known_length, read) == (None, [])
+    assert (mapped.known_length, read) == (None, [0])
     assert body.last.arguments == {"b": 3}
     assert take(body, 2) == {"a": [0, 1]}
     assert read == [0, 1]
@@ -93,19 +95,26 @@ def test_arguments_with_a_length_are_zipped_with_it(body: FakeFlow) -> None:
 @pytest.mark.parametrize(
     ("count", "taken", "lengths", "told"),
     [
-        (3, 2, {"b": 3, "a": 2}, "b: 3, a: 2"),
-        (3, 5, {"b": 3, "a": 5}, "b: 3, a: 5"),
-        (3, 9, {"b": 4, "a": 6}, "b: 4, a: at least 6"),
-        (3, 3, {"b": 4, "a": 3}, "b: 4, a: 3"),
+        (3, 2, {"a": 2, "b": 3}, "a: 2, b: 3"),
+        (3, 0, {"a": 0, "b": 3}, "a: 0, b: 3"),
+        (3, 9, {"a": 5, "b": 4}, "a: at least 5, b: 4"),
+        (3, 1, {"a": 1, "b": 0}, "a: at least 1, b: 0"),
+        (3, 4, {"a": 4, "b": 3}, "a: at least 4, b: 3"),
+        (3, 3, {"a": 3, "b": 4}, "a: 3, b: 4"),
     ],
-    ids=["it ends early", "it ends late", "it goes on", "it ends between two pieces"],
+    ids=[
+        *("it ends early", "it has none", "it goes on", "the other has none"),
+        *("it goes on between two pieces", "it ends between two pieces"),
+    ],
 )
 def test_unequal_lengths_are_refused_when_they_come_out(
     body: FakeFlow, count: int, taken: int, lengths: dict[str, int], told: str
 ) -> None:
     add.map(iter(range(taken)), b=list(range(lengths["b"])))
+    found: list[int] = []
     with pytest.raises(errors.MappingLengthMismatchError) as caught:
-        [*iter(lambda: len(stream(body).take(count)), 0)]
+        found.extend(iter(lambda: len(stream(body).take(count)), 0))
+    assert sum(found) == min(taken, lengths["b"])
     assert "Task 'add': the arguments of one map must be equally long" in str(caught.value)
     assert f"their lengths are {told}. Wrap" in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).lengths == lengths
@@ -113,7 +122,11 @@ def test_unequal_lengths_are_refused_when_they_come_out(
 
 def test_two_iterators_are_zipped_strictly(body: FakeFlow) -> None:
     add.map(iter("ab"), b=iter("abc"))
-    with pytest.raises(errors.MappingLengthMismatchError, match="a: 2, b: 3"):
+    assert take(body, 10) == {"a": ["a", "b"], "b": ["a", "b"]}
+    with pytest.raises(errors.MappingLengthMismatchError, match="a: 2, b: at least 3"):
+        stream(body).take(10)
+    add.map([1], b=(n for n in range(0)))
+    with pytest.raises(errors.MappingLengthMismatchError, match="a: 1, b: 0"):
         stream(body).take(10)
     add.map(iter("ab"), b=iter("ab"))
     assert rows(body.last) == [{"a": "a", "b": "a"}, {"a": "b", "b": "b"}]
@@ -124,16 +137,96 @@ def test_arguments_with_a_length_are_compared_at_the_call(body: FakeFlow) -> Non
         collect.map(iter("ab"), [1, 2], [1, 2, 3])
 
 
-def test_what_the_iterator_raises_comes_out_of_take(body: FakeFlow) -> None:
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), SystemExit(3)])
+def test_what_the_iterator_raises_comes_after_the_items(
+    body: FakeFlow, error: BaseException
+) -> None:
     def numbers() -> Iterator[int]:
         yield 1
         yield 2
-        raise OSError("the disk is gone")
+        raise error
 
     add.map(numbers())
-    assert take(body, 2) == {"a": [1, 2]}
+    assert take(body, 5) == {"a": [1, 2]}
+    with pytest.raises(type(error)) as caught:
+        stream(body).take(5)
+    assert caught.value is error
+    assert len(stream(body).take(5)) == 0
+
+
+def test_what_comes_before_the_first_item_is_raised_at_the_call(body: FakeFlow) -> None:
+    def numbers() -> Iterator[int]:
+        raise OSError("the disk is gone")
+        yield 1
+
     with pytest.raises(OSError, match="the disk is gone"):
-        stream(body).take(2)
+        add.map(numbers())
+    assert body.requests == []
+
+
+def test_items_that_have_come_do_not_wait_for_those_to_come(body: FakeFlow) -> None:
+    more = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield from (1, 2)
+        assert more.wait(10)
+        yield from (3, 4, 5)
+
+    add.map(numbers())
+    began = time.monotonic()
+    assert take(body, 10) == {"a": [1, 2]}
+    assert 0.04 < time.monotonic() - began < 5
+    threading.Timer(0.1, more.set).start()
+    assert take(body, 2) == {"a": [3, 4]}
+    assert take(body, 10) == {"a": [5]}
+    assert len(stream(body).take(10)) == 0
+
+
+def test_slow_items_come_in_small_pieces(body: FakeFlow) -> None:
+    def numbers() -> Iterator[int]:
+        for n in range(8):
+            time.sleep(0.02)
+            yield n
+
+    add.map(numbers())
+    pieces = [*iter(lambda: take(body, 100)["a"], [])]
+    assert [n for piece in pieces for n in piece] == [*range(8)]
+    assert len(pieces) > 1
+
+
+def test_an_iterator_is_closed_only_when_it_is_let_go(body: FakeFlow) -> None:
+    seen: list[str] = []
+
+    def numbers() -> Iterator[int]:
+        try:
+            for n in range(100):
+                seen.append(str(n))
+                yield n
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+        seen.append("end")
+
+    add.map(numbers())
+    assert take(body, 2) == {"a": [0, 1]}
+    assert seen == ["0", "1"]
+    body.requests.clear()
+    gc.collect()
+    assert seen == ["0", "1", "GeneratorExit"]
+
+
+def test_any_values_may_come(body: FakeFlow) -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("do not compare")
+
+        __hash__ = None  # type: ignore[assignment]  # on purpose
+
+    values = [Odd(), None, (), Odd()]
+    add.map(iter(values), b=iter(values))
+    found = take(body, 10)
+    assert [*map(id, found["a"])] == [*map(id, found["b"])] == [*map(id, values)]
+    assert len(stream(body).take(10)) == 0
 
 
 @pytest.mark.parametrize(
@@ -146,12 +239,46 @@ def test_futures_among_the_items_of_an_iterator_are_refused(
 ) -> None:
     future = add(1)
     add.map(inside(value) if value is future else value for value in (1, future))
-    assert take(body, 1) == {"a": [1]}
+    assert take(body, 5) == {"a": [1]}
     with pytest.raises(errors.DefinitionError) as caught:
-        stream(body).take(1)
+        stream(body).take(5)
     assert str(caught.value).startswith("The future of task 'add' (called at test_stream.py:")
     assert "an item of an iterator that Task 'add' is mapped over" in str(caught.value)
     assert "Map over a list: `.map(list(items))`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [lambda f: f, lambda f: {"x": [f]}, allow_failure],
+    ids=["itself", "deep", "allow_failure"],
+)
+def test_an_iterator_that_begins_with_a_future_is_read_at_the_call(
+    body: FakeFlow, inside: Callable[[Any], Any]
+) -> None:
+    mapped = add.map((inside(add(n)) for n in range(3)), b=5)
+    assert isinstance(body.last.items, Columns)
+    assert mapped.known_length == 3
+    assert [(d.source, d.parameter, d.target_item) for d in body.last.dependencies] == [
+        *((0, "a", 0), (1, "a", 1), (2, "a", 2))
+    ]
+    assert [row["a"] for row in rows(body.last)] == [
+        inside(Hole(n)) if inside is not allow_failure else Hole(n) for n in range(3)
+    ]
+
+
+def test_a_generator_of_futures_makes_the_others_be_read_too(body: FakeFlow) -> None:
+    add.map(iter("abc"), b=(add(n) for n in range(3)))
+    assert rows(body.last) == [{"a": letter, "b": Hole(n)} for n, letter in enumerate("abc")]
+    with pytest.raises(errors.MappingLengthMismatchError, match="a: 2, b: 3"):
+        add.map(iter("ab"), b=(add(n) for n in range(3)))
+
+
+def test_a_future_of_another_flow_is_refused_at_the_call(body: FakeFlow) -> None:
+    with body_of(FakeFlow()):
+        future = add(1)
+    with pytest.raises(errors.DefinitionError, match="belongs to another flow run"):
+        add.map(future for _ in range(2))
+    assert body.requests == []
 
 
 def test_wrappers_around_values_are_taken_off(body: FakeFlow) -> None:
@@ -183,7 +310,7 @@ def test_items_that_wait_for_items_are_read_at_the_call(body: FakeFlow) -> None:
     assert [(d.target_item, d.allow_failure) for d in body.last.dependencies] == [
         *((0, False), (1, True))
     ]
-    with pytest.raises(errors.MappingLengthMismatchError, match="b: 2, a: 3"):
+    with pytest.raises(errors.MappingLengthMismatchError, match="a: 3, b: 2"):
         add.map(iter("abc"), b=many)
 
 
@@ -201,7 +328,8 @@ def test_variable_arguments_may_be_iterators(body: FakeFlow) -> None:
     }
     assert len(stream(body).take(2)) == 0
     collect.map(iter("ab"), left=[1, 2, 3])
-    with pytest.raises(errors.MappingLengthMismatchError, match=r"named\['left'\]: 3, first: 2"):
+    assert len(stream(body).take(5)) == 2
+    with pytest.raises(errors.MappingLengthMismatchError, match=r"first: 2, named\['left'\]: 3"):
         stream(body).take(5)
 
 
@@ -217,11 +345,10 @@ def test_an_iterator_runs_in_the_context_of_the_call(body: FakeFlow) -> None:
     token = name.set("me")
     add.map(numbers())
     name.reset(token)
-    for worker in ("first", "second"):
-        thread = threading.Thread(target=stream(body).take, args=(1,), name=worker)
-        thread.start()
-        thread.join()
-    assert seen == [("me", body, "first"), ("me", body, "second")]
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert len(elsewhere.submit(stream(body).take, 5).result()) == 2
+    here = threading.current_thread().name
+    assert seen == [("me", body, here), ("me", body, "raflow-iterator")]
     assert name.get() == "nobody"
 
 

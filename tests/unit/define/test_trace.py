@@ -77,12 +77,13 @@ def test_calls_become_nodes_and_futures_become_edges() -> None:
     )
 
 
-def test_an_iterator_is_not_read_and_has_no_length() -> None:
+def test_only_the_first_item_of_an_iterator_is_read_and_it_has_no_length() -> None:
     read: list[int] = []
 
     def numbers() -> Iterator[int]:
-        read.append(1)
-        yield 1
+        for n in range(3):
+            read.append(n)
+            yield n
 
     @flow
     def body() -> None:
@@ -91,7 +92,7 @@ def test_an_iterator_is_not_read_and_has_no_length() -> None:
     graph = body.compile()
     assert [(n.key, n.length) for n in graph.nodes] == [("extract-0", None), ("load-0", None)]
     assert graph.edges == (Edge(source=0, target=1, kind=EdgeKind.ITEM, parameter="rows"),)
-    assert read == []
+    assert read == [0]
 
 
 def test_subflows_are_drawn_inside_where_their_parameters_are_known() -> None:
