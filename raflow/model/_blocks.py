@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import orjson
 
-from raflow.model._plain import describe_plain
+from raflow.model._plain import Plain, describe_plain
 from raflow.model._records import TaskRunBlock
 from raflow.model._report import (
     BatchReport,
@@ -95,7 +96,14 @@ def _result(report: BatchReport, position: int) -> ResultInfo | None:
     known = report.results.get(position)
     if known is not None or not report.plain:
         return known
-    return describe_plain(orjson.loads(report.plain)[position])
+    return describe_plain(_values(report.plain)[position])
+
+
+@functools.lru_cache(maxsize=2)
+def _values(plain: bytes) -> list[Plain]:
+    # Asked again and again for the same bytes, where many calls of a batch are told one by one.
+    values: list[Plain] = orjson.loads(plain)
+    return values
 
 
 def _stretches(chunks: Sequence[tuple[Chunk, int]]) -> list[_Stretch]:
