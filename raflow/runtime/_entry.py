@@ -13,6 +13,7 @@ from raflow.define import Flow, Task
 from raflow.model import Capacity
 from raflow.results import check_storage, signing_key
 from raflow.runtime._backends import open_backend
+from raflow.runtime._collector import fewer_collections
 from raflow.runtime._context import check_feasible
 from raflow.runtime._execution import Execution
 from raflow.runtime._hooks import Hooks
@@ -123,6 +124,7 @@ def _opened(
 ) -> Iterator[Scope]:
     """Open what a run needs, check all that can be checked before it costs anything, and close."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(fewer_collections)
         store = stack.enter_context(Store.open(settings.database, log_dir=settings.logs))
         check_storages(flow, settings)
         recorder = Recorder(store)
