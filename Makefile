@@ -59,9 +59,14 @@ coverage: $(READY) ## Branch coverage of the engine and the store by their own t
 	@$(BIN)/coverage run -m pytest -q tests/unit tests/store
 	@$(BIN)/coverage report --include='raflow/engine/*,raflow/store/*' --fail-under=95
 
+# `make bench BENCHMARKS="chain metg"` runs some of them.
+BENCHMARKS ?= import_time first_task fan_out big_map chain metg granularity mixed big_values \
+  windmill peers
+
 bench: $(READY) ## Run the benchmarks; figures go to benchmarks/results
-	@set -e; for script in benchmarks/[a-z]*.py; do \
-	  printf '\033[1m==> %s\033[0m\n' "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for name in $(BENCHMARKS); do \
+	  printf '\033[1m==> %s\033[0m\n' "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name; done
+	@$(BIN)/python -m benchmarks.report
 
 docs: $(READY) ## Build the documentation into site/
 	@$(BIN)/zensical build --strict --clean

@@ -50,8 +50,7 @@ def main() -> None:
                 note=f"{modules_of(statement):,} modules",
             )
         )
-    bench.show()
-    bench.save(packages=("raflow", "pydantic", "sqlalchemy", "ray"))
+    bench.finish(packages=("raflow", "pydantic", "sqlalchemy", "ray"))
     bars(bench, bench.figures, label="milliseconds over an empty interpreter")
 
 
