@@ -424,10 +424,11 @@ class Driver:
 
     def _node_over(self, node: int) -> None:
         """Let go of a call, and of what it held: every run of it is final."""
-        items = self.entry(node).items
-        if items is not None:
-            items.close()
-        self.entries[node] = None
+        entry, self.entries[node] = self.entries[node], None
+        if entry is None:
+            return
+        if entry.items is not None:
+            entry.items.close()
         self._over += 1
         if not self._over % _ROOM_STEP:
             with self._room:
