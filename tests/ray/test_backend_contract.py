@@ -193,6 +193,15 @@ def test_ten_thousand_items_in_one_batch(run: Run) -> None:
     assert values == list(range(1, 10_001))
 
 
+def test_async_calls_that_overlap_do_not_hold_up_those_behind_them(run: Run) -> None:
+    call = run.call(user.sleep_async, items={"seconds": [1.0] * 10}, concurrency=4)
+    batch = run.submit(call, budget=0.05)
+    assert list(run.return_of(batch).positions) == list(range(4, 10))
+    report = run.finish(batch).report
+    assert list(report.unstarted) == list(range(4, 10))
+    assert not report.told
+
+
 # --- async calls --------------------------------------------------------------------------------
 
 
@@ -497,6 +506,16 @@ def test_the_rest_of_a_cancelled_batch_does_not_start(run: Run, tmp_path: Path) 
     assert outcomes == ["completed", "cancelled", "cancelled"]
     assert run.fetch(batch, 0) == 2
     assert not mark.exists()
+
+
+def test_async_calls_that_overlap_are_cancelled_together(run: Run) -> None:
+    call = run.call(user.sleep_async, items={"seconds": [60.0] * 10}, concurrency=5)
+    batch = run.submit(call)
+    run.start_of(batch)
+    begun = time.monotonic()
+    run.session.cancel(batch, force=False)
+    assert {report.outcome for report in run.reports(batch)} == {Outcome.CANCELLED}
+    assert time.monotonic() - begun < 5
 
 
 def test_force_ends_code_that_ignores_everything(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ _MAX_SECONDS: Final = 5.0
 
 _OPTIONS: Final[dict[str, Any]] = {"num_cpus": 0, "max_retries": 0, "enable_task_events": False}
 _READ: Final[Any] = ray.remote(**_OPTIONS)(_cells.running)
+
+_log = logging.getLogger(__name__)
 
 
 class Progress:
@@ -42,27 +45,32 @@ class Progress:
 
     def elsewhere(self, session: int, batch: int) -> Sequence[int] | None:
         """Ask the nodes of the cluster; takes up to some seconds."""
-        deadline = time.monotonic() + _MAX_SECONDS
-        asked: list[Any] = []
         try:
-            asked = [
-                _READ.options(
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                ).remote(self.token, session, batch)
-                for node in [node for node in ray.nodes() if node["Alive"]][:_MAX_NODES]
-            ]
+            return self._ask(session, batch, time.monotonic() + _MAX_SECONDS)
+        except Exception as error:
+            # Whatever it is: the batch has to end, with or without an answer.
+            _log.debug("The nodes do not say which call was running: %r", error)
+            return None
+
+    def _ask(self, session: int, batch: int, deadline: float) -> Sequence[int] | None:
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]][:_MAX_NODES]
+        asked = [
+            _READ.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+            ).remote(self.token, session, batch)
+            for node in nodes
+        ]
+        try:
             while asked and (left := deadline - time.monotonic()) > 0:
                 ready, asked = ray.wait(asked, num_returns=1, timeout=left)
                 for answer in ready:
                     found = _answer(answer)
                     if found is not None:
                         return found
-        except ray.exceptions.RayError:
-            return None  # the cluster itself is gone
+            return None
         finally:
             for unanswered in asked:
                 ray.cancel(unanswered, force=True)
-        return None
 
 
 def _answer(answer: Any) -> Sequence[int] | None:

@@ -197,7 +197,15 @@ class RaySession:
 
     def ended(self, flight: InFlight, report: bytes) -> None:
         """Take the report of a batch."""
-        decoded = decode_report(report)
+        try:
+            decoded = decode_report(report)
+        except Exception as error:
+            message = (
+                f"its report could not be read: {message_of(error)}. The nodes of the cluster need "
+                "the same version of raflow as this process"
+            )
+            self._lose(flight, Loss(Outcome.FAILED, message), None)
+            return
         used = 1 + max(decoded.own.values(), default=0)
         self._land(flight, BatchEnded(decoded, flight.values[:used]))
 
