@@ -84,6 +84,12 @@ class Found(NamedTuple):
     curve: list[tuple[float, float]]
     """Task length and efficiency of the sweep."""
 
+    @property
+    def note(self) -> str:
+        longest = self.curve[-1][0]
+        reached = any(efficiency >= 0.5 for _, efficiency in self.curve)
+        return "" if reached else f"never half busy up to {1e3 * longest:.0f} ms"
+
 
 @contextlib.contextmanager
 def dask_graph(cores: int) -> Iterator[Run]:
@@ -173,6 +179,7 @@ def report(bench: Bench, found: Mapping[tuple[str, str], Found]) -> None:
                     unit="µs",
                     values=[1e6 * seconds for seconds in what.crossings],
                     goal=goal if side == "raflow" else None,
+                    note=what.note,
                 )
             )
     bench.finish(
