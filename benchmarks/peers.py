@@ -1,11 +1,12 @@
 """The same empty tasks in other orchestrators: a fan-out of 500 and a chain of 200.
 
 Each peer has a program under `peers/` and an environment of its own, which is installed when it is
-first needed. A round starts one process per peer and workload. "process" is from its start to its
-end. "flow" is from the call of the flow to the moment when every task is in the peer's own record,
-after a warm-up flow in the same process, so without imports and start-up. Every program counts the
-tasks in that record, and the script ends if one is missing. The ratio says how many times as many
-tasks a second raflow runs, on threads of this process; the note says the same of raflow on Ray.
+first needed. The peers follow each other, so that none has to run beside Prefect's server; a round
+starts one process per workload. "process" is from its start to its end. "flow" is from the call of
+the flow to the moment when every task is in the peer's own record, after a warm-up flow in the same
+process, so without imports and start-up. Every program counts the tasks in that record, and the
+script ends if one is missing. The ratio says how many times as many tasks a second raflow runs, on
+threads of its own process; the note says the same of raflow on Ray.
 
 What is durable: raflow, Prefect, Dagster and Airflow each write SQLite. Dask writes nothing. Made
 ready before the clock starts: all databases, and Prefect's server. Airflow's rounds are three at
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,33 +102,31 @@ def run(side: Side, workload: str, count: int, variables: Mapping[str, str]) -> 
 
 
 @contextlib.contextmanager
-def ready(peers: Collection[str], home: Path) -> Iterator[dict[str, str]]:
-    """Make what the peers need before the clock starts; give the variables that tell them."""
+def ready(peer: str, home: Path) -> Iterator[dict[str, str]]:
+    """Make what a peer needs before the clock starts; give the variables that tell it."""
     variables = {
-        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DAGSTER_HOME": str(home / "dagster"),
-        "AIRFLOW_HOME": str(home / "airflow"),
+        "DAGSTER_HOME": str(home),
+        "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROGRAMS / "airflow_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
     }
-    for name in ("prefect", "dagster", "airflow"):
-        (home / name).mkdir()
-    (home / "dagster" / "dagster.yaml").touch()
     with contextlib.ExitStack() as stack:
-        if "airflow" in peers:
-            quietly(python_of("airflow"), ["airflow", "db", "migrate"], variables)
-        if "prefect" in peers:
-            prefect = ["prefect", "server", "database", "upgrade", "--yes"]
-            quietly(python_of("prefect"), prefect, variables)
+        if peer == "dagster":
+            (home / "dagster.yaml").touch()
+        elif peer == "airflow":
+            quietly(peer, ["airflow", "db", "migrate"], variables)
+        elif peer == "prefect":
+            quietly(peer, ["prefect", "server", "database", "upgrade", "--yes"], variables)
             variables["PREFECT_API_URL"] = stack.enter_context(prefect_server(variables))
         yield variables
 
 
-def quietly(python: Path, command: list[str], variables: Mapping[str, str]) -> None:
+def quietly(peer: str, command: list[str], variables: Mapping[str, str]) -> None:
     program, *arguments = command
     subprocess.run(
-        [str(python.parent / program), *arguments],
+        [str(python_of(peer).parent / program), *arguments],
         env=os.environ | variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -173,19 +172,21 @@ def wait_for(url: str) -> None:
 
 
 def measure(bench: Bench, sides: Sequence[Side]) -> dict[tuple[str, str], list[Run]]:
-    """Run all programs in turn; the results are by workload and name of the side."""
+    """Run all programs, one peer after the other; return what they took, by workload and side."""
     taken: dict[tuple[str, str], list[Run]] = {
         (workload, side.name): [] for workload in SIZES for side in sides
     }
-    with own_home() as home, ready({side.peer for side in sides}, home) as variables:
-        for side in track(sides, "warming up", console=Console(stderr=True)):
-            run(side, "fan_out", WARM_UP, variables)
-        for turn in track(range(bench.rounds), "peers", console=Console(stderr=True)):
-            for workload in SIZES:
-                for side in sides[:: -1 if turn % 2 else 1]:
-                    if turn < side.most_rounds:
-                        done = run(side, workload, bench.size(workload), variables)
-                        taken[workload, side.name].append(done)
+    for peer in dict.fromkeys(side.peer for side in sides):
+        own = [side for side in sides if side.peer == peer]
+        with own_home() as home, ready(peer, home) as variables:
+            for side in own:
+                run(side, "fan_out", WARM_UP, variables)
+            for turn in track(range(bench.rounds), peer, console=Console(stderr=True)):
+                for workload in SIZES:
+                    for side in own[:: -1 if turn % 2 else 1]:
+                        if turn < side.most_rounds:
+                            done = run(side, workload, bench.size(workload), variables)
+                            taken[workload, side.name].append(done)
     return taken
 
 
