@@ -78,6 +78,10 @@ class BaseFuture(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
             except Exception:  # noqa: S110 - Python could only print it, and nothing is lost
                 pass
 
+    async def _awaited(self) -> Any:
+        # Holds on to the future while it is awaited: it may be that nobody else does.
+        return await self._context.result_async(self._node, self._item)
+
     def __hash__(self) -> int:
         return hash((self._node, self._item))
 
@@ -152,7 +156,7 @@ class TaskFuture(BaseFuture, Generic[R_co]):
         )
 
     def __await__(self) -> Generator[Any, Any, R_co]:
-        return self._context.result_async(self._node, self._item).__await__()
+        return self._awaited().__await__()
 
 
 class MapFuture(BaseFuture, Generic[R_co]):
@@ -212,7 +216,7 @@ class MapFuture(BaseFuture, Generic[R_co]):
         )
 
     def __await__(self) -> Generator[Any, Any, list[R_co]]:
-        return self._context.result_async(self._node, None).__await__()
+        return self._awaited().__await__()
 
     def __len__(self) -> int:
         """Return the number of items; waits until it is known."""

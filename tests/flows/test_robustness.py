@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from raflow import config, engine, errors, flow, runtime, task
-from raflow.model import FlowRun, StateName, TaskRun
+from raflow.model import FlowRun, StateName, TaskRunBlock, TaskRunKey
 from raflow.store import Store
 from tests.flows.conftest import World
 
@@ -43,16 +43,16 @@ def test_a_bug_in_raflow_ends_the_run_as_crashed_and_nobody_waits_for_ever(
     monkeypatch.setattr(engine.Engine, "handle", broken)
     outcome = runtime.run_flow(hapless, {})
     assert outcome.flow_run.state.name is StateName.CRASHED
-    assert "cannot take CallRegistered" in outcome.flow_run.state.message
+    assert "cannot take CallsRegistered" in outcome.flow_run.state.message
     assert world.last_run().state.name is StateName.CRASHED
 
 
 def test_an_observer_that_fails_changes_nothing(world: World) -> None:
-    seen: list[str] = []
+    seen: list[TaskRunKey] = []
 
     class Clumsy(runtime.Observer):
-        def task_run_changed(self, run: TaskRun) -> None:
-            seen.append(run.label)
+        def task_runs_completed(self, block: TaskRunBlock) -> None:
+            seen.extend(chunk.key(0) for chunk in block.chunks)
             raise RuntimeError("clumsy")
 
         def flow_run_changed(self, run: FlowRun) -> None:
@@ -64,7 +64,7 @@ def test_an_observer_that_fails_changes_nothing(world: World) -> None:
 
     outcome = runtime.run_flow(watched, {}, observers=[Clumsy()])
     assert outcome.unwrap() == 2
-    assert set(seen) == {"add-0"}
+    assert seen == [TaskRunKey(0)]
 
 
 def test_a_future_that_outlives_its_run_says_so(world: World) -> None:
