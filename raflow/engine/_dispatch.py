@@ -12,6 +12,7 @@ from raflow.engine._fusion import Fusion, watched
 from raflow.engine._kinds import Kinds
 from raflow.engine._ledger import Ledger
 from raflow.engine._ready import (
+    LIGHT_SECONDS,
     MOST_CALLS,
     Costs,
     Draft,
@@ -191,18 +192,23 @@ class Dispatch:
             limit=share(load, slots, self._costs.budget),
             unknown=unknown_calls(load, slots),
         )
-        idle = max(1, slots - queue.flying)
         if queue.alone:
             draft.most = 1
-        elif idle > 1 and watched([queue.pieces[0]], self._ledger):
+            draft.fill(queue)
+            return draft
+        fusion = Fusion(draft, queue, self._ledger, self._kinds)
+        idle = max(1, slots - queue.flying)
+        if idle > 1 and watched([queue.pieces[0]], self._ledger):
             # What follows these is not in the load: leave some for each idle worker.
             draft.most = -(-load.calls // idle)
-        draft.fill(queue)
-        if not queue.alone:
-            draft.most = MOST_CALLS
-            fusion = Fusion(draft, queue, self._ledger, self._kinds)
-            left = load.calls - draft.size
-            fusion.follow(sparing=left < idle - 1)
+        heads = draft.fill(queue)
+        draft.most, draft.limit = MOST_CALLS, self._costs.budget
+        fusion.follow(heads, sparing=load.calls - draft.size < idle - 1)
+        # Apart, calls that have a follower in common would wait for each other's batch.
+        while load.seconds <= LIGHT_SECONDS and queue.pieces and fusion.joins(queue.pieces[0]):
+            piece = queue.pop(1)
+            draft.add(piece)
+            fusion.follow([piece], sparing=False)
         return draft
 
     def _submit(self, queue: Queue, pieces: Sequence[Piece], at: float) -> None:

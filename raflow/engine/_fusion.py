@@ -34,7 +34,7 @@ class Fusion:
     """Lets calls follow those they wait for."""
 
     def __init__(self, draft: Draft, queue: Queue, ledger: Ledger, kinds: Kinds) -> None:
-        """Begin with a batch of calls that are ready."""
+        """Begin with a batch in the making."""
         self._draft = draft
         self._queue = queue
         self._ledger = ledger
@@ -43,14 +43,15 @@ class Fusion:
         self._missing: dict[int, int] = {}
         """By call: how many of its sources are neither final nor in the batch."""
 
-    def follow(self, *, sparing: bool) -> None:
+    def follow(self, heads: list[Piece], *, sparing: bool) -> None:
         """Append what may follow.
 
         Args:
+            heads: Calls that have been added to the batch.
             sparing: Leave work for idle workers: of several calls that wait for the same one, only
                 one follows it, and only if it is light.
         """
-        line = deque(watched(self._draft.pieces, self._ledger))
+        line = deque(watched(heads, self._ledger))
         while line and self._draft.size < self._draft.most:
             followers = 0
             edges = self._ledger.calls.waiters.get(line.popleft(), ())
@@ -61,6 +62,14 @@ class Fusion:
                     followers += 1
                     if self._ledger.calls.marks[edge.target] & WATCHED:
                         line.append(edge.target)
+
+    def joins(self, piece: Piece) -> bool:
+        """Tell whether the first of these calls has a follower in common with the batch."""
+        calls = self._ledger.calls
+        if piece.runs is not calls or self._draft.room(piece.name) <= 0:
+            return False
+        edges = calls.waiters.get(piece.start, ())
+        return any(0 < self._missing.get(edge.target, 0) < _NEVER for edge in edges)
 
     def _is_met(self, edge: Edge) -> bool:
         """Count a source in the batch; tell whether it was the last that its target waits for."""

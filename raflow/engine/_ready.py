@@ -252,14 +252,17 @@ class Draft:
         else:
             self.pieces.append(piece)
 
-    def fill(self, queue: Queue) -> None:
-        """Take ready calls as long as they fit."""
+    def fill(self, queue: Queue) -> list[Piece]:
+        """Take ready calls as long as they fit, and return them."""
+        taken: list[Piece] = []
         while queue.pieces:
             first = queue.pieces[0]
             room = self.room(first.name)
             if room <= 0:
                 break
-            self.add(queue.pop(min(room, first.size)))
+            taken.append(queue.pop(min(room, first.size)))
+            self.add(taken[-1])
+        return taken
 
 
 def names_of(pieces: Sequence[Piece]) -> set[str]:

@@ -186,7 +186,7 @@ class Referee:
                         self._final(key, StateName.COMPLETED)
             case engine.AttemptEnded(run=run, number=number, outcome=outcome):
                 self.ended.setdefault(run, []).append(outcome)
-                self.owed.remove(run)
+                self.owed.discard(run)
                 assert number == len(self.ended[run]), "attempts are numbered in order"
             case engine.StateEntered(run=run, state=state, attempts=attempts):
                 self.entered.setdefault(run, []).append(state.name)
@@ -251,7 +251,9 @@ class Referee:
             return TaskRunKey(link.source)
         item = key.map_index if link.kind is EdgeKind.ITEM else link.source_item
         given_up = TaskRunKey(link.source) in self.finals
-        return None if item is None or given_up else TaskRunKey(link.source, item)
+        if item is None or given_up or item >= self.lengths.get(link.source, item + 1):
+            return None
+        return TaskRunKey(link.source, item)
 
     def is_final(self, node: int) -> bool:
         """Tell whether every run of a node is final."""

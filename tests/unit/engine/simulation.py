@@ -197,9 +197,12 @@ class Simulation:
         call = self.calls[key.node]
         alone = call.options.trigger_rule is TriggerRule.ALL_SUCCESS
         return not alone or all(
-            TaskRunKey(edge.source) in done or TaskRunKey(edge.source) not in self.referee.live
+            TaskRunKey(edge.source) in done or self._is_over(TaskRunKey(edge.source))
             for edge in call.edges
         )
+
+    def _is_over(self, key: TaskRunKey) -> bool:
+        return self.core.state(key)[0] is not StateName.SUBMITTED
 
     def _hand_back(
         self, batch: engine.SendBatch, rest: tuple[int, ...], at: float, begin: float

@@ -80,9 +80,7 @@ class EngineMachine(RuleBasedStateMachine):
                 self.streams[node] = 0
         self.feed(engine.CallsRegistered(at=self.now, calls=calls))
 
-    def draw_call(
-        self, data: st.DataObject, node: int, known: list[NodeKind]
-    ) -> engine.CallMade:
+    def draw_call(self, data: st.DataObject, node: int, known: list[NodeKind]) -> engine.CallMade:
         left = sorted(set(range(node)) - self.referee.dropped)
         sources = data.draw(st.sets(st.sampled_from(left), max_size=3)) if left else set()
         kind = data.draw(st.sampled_from([*[NodeKind.TASK] * 3, *NodeKind]))
@@ -225,9 +223,7 @@ class EngineMachine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(sorted(self.out)))
         size = len(calls_of(self.out.pop(batch)))
         del self.returned[batch]
-        running = data.draw(
-            st.one_of(st.none(), st.just(()), st.tuples(st.integers(0, size - 1)))
-        )
+        running = data.draw(st.one_of(st.none(), st.just(()), st.tuples(st.integers(0, size - 1))))
         self.feed(
             engine.BatchDied(
                 at=self.now, batch=batch, outcome=outcome, message="gone", running=running
