@@ -467,9 +467,10 @@ def test_the_batch_goes_on_after_a_time_limit(run: Run) -> None:
 
 def test_a_waiting_batch_is_cancelled_at_once(run: Run) -> None:
     blocker = run.submit(run.call(user.nap, {"seconds": 1}), resources=TWO_CPUS)
-    waiting = run.submit(run.call(user.add, {"x": 1}), resources=TWO_CPUS)
+    waiting = run.submit(run.call(user.add, items={"x": range(3)}), resources=TWO_CPUS)
     run.session.cancel(waiting, force=False)
-    assert run.lose(waiting).outcome is Outcome.CANCELLED
+    loss = run.lose(waiting)
+    assert (loss.outcome, loss.running) == (Outcome.CANCELLED, ())
     run.finish(blocker)
 
 

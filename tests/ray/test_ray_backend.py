@@ -34,9 +34,10 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def free_store_bytes() -> float:
-    """Bytes that are left of the object store; Ray tells it some tenths of a second later."""
-    return float(ray.available_resources()["object_store_memory"])
+def store_bytes() -> float:
+    """Bytes that are used of the object store; Ray tells it some tenths of a second later."""
+    name = "object_store_memory"
+    return float(ray.cluster_resources()[name] - ray.available_resources()[name])
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -88,7 +89,7 @@ def test_large_data_pass_from_task_to_task_without_a_copy(ray_run: Run, make: An
 
 
 def test_a_large_value_is_an_object_of_its_own_and_is_freed_alone(ray_run: Run) -> None:
-    free = free_store_bytes()
+    wait_until(lambda: store_bytes() < 1 << 20)  # what earlier tests have left is freed
     batch = ray_run.submit(
         ray_run.call(user.echo, {"value": "small"}),
         ray_run.call(user.big_array, {"megabytes": 64}),
@@ -101,10 +102,10 @@ def test_a_large_value_is_an_object_of_its_own_and_is_freed_alone(ray_run: Run) 
     small, array, text = (ray_run.ref(batch, position) for position in range(3))
     assert array.position == text.position == -1
     assert ray_run.session.fetch(text) == "x" * (1 << 20)
-    wait_until(lambda: free - free_store_bytes() > 65 << 20)
+    wait_until(lambda: store_bytes() > 65 << 20)
     ray_run.forget(batch)
     del end, array
-    wait_until(lambda: free - free_store_bytes() < 2 << 20)
+    wait_until(lambda: store_bytes() < 2 << 20)
     assert ray_run.session.fetch(small) == "small"
 
 
@@ -379,8 +380,9 @@ def test_a_runtime_env_reaches_the_task(ray_run: Run) -> None:
 
 def test_a_runtime_env_that_cannot_be_made_fails_the_batch(ray_run: Run) -> None:
     resources = Resources.of(runtime_env={"working_dir": "gcs://_ray_pkg_nothing_there.zip"})
-    loss = ray_run.lose(ray_run.submit(ray_run.call(user.process), resources=resources))
-    assert loss.outcome is Outcome.FAILED
+    calls = [ray_run.call(user.process) for _ in range(3)]
+    loss = ray_run.lose(ray_run.submit(*calls, resources=resources))
+    assert (loss.outcome, list(loss.running or ())) == (Outcome.FAILED, [0, 1, 2])
     assert "runtime_env" in loss.message
 
 

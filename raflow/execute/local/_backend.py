@@ -179,7 +179,8 @@ class LocalSession:
         """Start a batch as soon as its resources are free."""
         missing = shortfall(batch.resources, self._backend.capacity())
         if missing is not None:
-            self._post(BatchLost(batch.id, Outcome.FAILED, f"it asks for {missing}"))
+            message = f"it asks for {missing}"
+            self._post(BatchLost(batch.id, Outcome.FAILED, message, range(batch.size)))
             return
         running = self._backend.batch(self, batch, self._post)
         self._batches[batch.id] = running
@@ -192,7 +193,8 @@ class LocalSession:
             return
         if self._backend.withdraw(running):
             self._batches.pop(batch, None)
-            self._post(BatchLost(batch, Outcome.CANCELLED, "it was cancelled before it started"))
+            message = "it was cancelled before it started"
+            self._post(BatchLost(batch, Outcome.CANCELLED, message, ()))
         elif force:
             running.drop("it was cancelled; its thread was left behind")
         else:

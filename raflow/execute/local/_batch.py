@@ -138,7 +138,7 @@ class LocalBatch:
             # What user code raises is part of the report: this is an error of raflow's own.
             _log.exception("A batch could not be carried out")
             message = f"it could not be carried out: {message_of(error)}"
-            end = BatchLost(self.spec.id, Outcome.FAILED, message)
+            end = BatchLost(self.spec.id, Outcome.FAILED, message, range(self.spec.size))
         if self._is_first_end():
             self._ended(self)
             self._post(end)

@@ -32,7 +32,7 @@ from raflow.execute._backend import (
 from raflow.execute._failure import message_of
 from raflow.execute.ray._arguments import pack_arguments, pack_items
 from raflow.execute.ray._fetch import fetch_value
-from raflow.execute.ray._losses import PROCESS_DIED, Loss, classify, timed_out
+from raflow.execute.ray._losses import PROCESS_DIED, Loss, RayIsGone, classify, timed_out
 from raflow.execute.ray._mailroom import Mailroom
 from raflow.execute.ray._options import RemoteFunctions
 from raflow.execute.ray._payload import dump_code
@@ -131,7 +131,7 @@ class RaySession:
         """Hand a batch to Ray, which starts it as soon as its resources are free."""
         gone = self._tools.probe()
         if gone is not None:
-            self._post(BatchLost(batch.id, Outcome.LOST, gone))
+            self._post(BatchLost(batch.id, Outcome.LOST, gone, range(batch.size)))
             return
         try:
             parcel = Packer().pack(self._number, batch, self._environment)
@@ -139,7 +139,7 @@ class RaySession:
             report, *values = remote.remote(*parcel)
         except Exception as error:
             message = f"it could not be handed to Ray: {message_of(error)}"
-            self._post(BatchLost(batch.id, Outcome.FAILED, message))
+            self._post(BatchLost(batch.id, Outcome.FAILED, message, range(batch.size)))
             return
         flight = InFlight(self._number, batch, report, tuple(values))
         self._flights[batch.id] = flight
@@ -204,7 +204,7 @@ class RaySession:
                 f"its report could not be read: {message_of(error)}. The nodes of the cluster need "
                 "the same version of raflow as this process"
             )
-            self._lose(flight, Loss(Outcome.FAILED, message), None)
+            self._lose(flight, Loss(Outcome.FAILED, message), range(flight.spec.size))
             return
         used = 1 + max(decoded.own.values(), default=0)
         self._land(flight, BatchEnded(decoded, flight.values[:used]))
@@ -213,7 +213,9 @@ class RaySession:
         """Take Ray's error about a batch."""
         loss = classify(error)
         if loss.outcome not in PROCESS_DIED:
-            self._lose(flight, loss, None)
+            # A node that died may have run any call. What else happens, happens to all of them.
+            one = isinstance(error, RayIsGone) or loss.outcome is not Outcome.LOST
+            self._lose(flight, loss, range(flight.spec.size) if one else None)
         elif flight.cancelling:
             self._examine(flight, Loss(Outcome.CANCELLED, loss.message))
         elif any(call.settings.timeout_seconds is not None for call in flight.spec.calls):
@@ -228,16 +230,17 @@ class RaySession:
         words = self._tools.mailroom.forget(self._number, batch)
         if words is not None and loss.outcome is Outcome.CRASHED:
             loss = timed_out(words)
-        if flight.spec.size == 1:
-            self._lose(flight, loss, (0,))
-            return
-        running = self._tools.progress.here(self._number, batch)
-        if running is not None or self._tools.progress.is_all_here:
+        progress = self._tools.progress
+        running = progress.here(self._number, batch)
+        if loss.outcome is Outcome.CANCELLED:
+            # Most often it waited for resources.
+            self._lose(flight, loss, running or ())
+        elif running is not None or progress.is_all_here or flight.spec.size == 1:
             self._lose(flight, loss, running)
-            return
-        # Nodes take a while to answer, and the thread that waits for Ray has others to tell of.
-        ask = functools.partial(self._ask_nodes, flight, loss)
-        threading.Thread(target=ask, name="raflow-progress", daemon=True).start()
+        else:
+            # Nodes take a while to answer, and this thread has others to tell of.
+            ask = functools.partial(self._ask_nodes, flight, loss)
+            threading.Thread(target=ask, name="raflow-progress", daemon=True).start()
 
     def _ask_nodes(self, flight: InFlight, loss: Loss) -> None:
         self._lose(flight, loss, self._tools.progress.elsewhere(self._number, flight.spec.id))
@@ -249,6 +252,8 @@ class RaySession:
             raise errors.BackendError(f"{what}: {gone}.")
 
     def _lose(self, flight: InFlight, loss: Loss, running: Sequence[int] | None) -> None:
+        if not running and flight.spec.size == 1 and loss.outcome is not Outcome.CANCELLED:
+            running = (0,)
         self._land(flight, BatchLost(flight.spec.id, loss.outcome, loss.message, running))
 
     def _land(self, flight: InFlight, event: BatchEnded | BatchLost) -> None:

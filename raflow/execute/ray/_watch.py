@@ -82,7 +82,7 @@ class SignalWatch:
             self._limit_at = time.monotonic() + seconds
             self._may_stop = may_stop
             self._set_hard_limit(self._limit_at + self._grace)
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 0.002)
         elif self._limit_at is not None:
             self._limit_at = None
             signal.setitimer(signal.ITIMER_REAL, PUT_OFF_SECONDS if self._wanted else 0)
