@@ -41,9 +41,19 @@ def test_a_local_ray_is_private_quiet_and_ends_with_the_backend(tmp_path: Path) 
         assert run.session.fetch(run.value(user.environment, {"name": "RAY_AUTH_MODE"})) == "token"
         assert backend.capacity().cpus == 1
         run.close()
-        backend.close()
         import ray
+        session = ray._private.worker.global_worker.node.get_session_dir_path()
+        import subprocess
+        ps = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        programs = [words for words in ps.splitlines() if session in words]
+        assert any("raylet" in words for words in programs)
+        assert not any(
+            f"{name}.py" in words.partition(session)[0]
+            for words in programs for name in ("dashboard", "monitor", "log_monitor")
+        )
+        backend.close()
         assert not ray.is_initialized()
+        assert not list(pathlib.Path("/dev/shm").glob(f"raflow-{backend._tools.progress.token}*"))
         """,
         tmp_path,
         http_proxy="http://127.0.0.1:9",

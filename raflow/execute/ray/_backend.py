@@ -46,10 +46,13 @@ class RayBackend:
         """Connect; starts a local Ray if there is none to use.
 
         Args:
-            address: `host:port` of a cluster's head, or `auto`. Default: the Ray that this process
-                is connected with; else the variable `RAY_ADDRESS`; else a local Ray.
+            address: `host:port` of a cluster's head, `auto`, or `local` for a new local Ray.
+                Default: the Ray that this process is connected with; else the variable
+                `RAY_ADDRESS`; else the Ray that this user has started on this machine with `ray
+                start`; else a new local Ray.
             home: Where the private token of a local Ray is kept.
-            num_cpus: CPUs that a local Ray claims. Default: all of this machine.
+            num_cpus: CPUs of a local Ray, which is then always a new one. Default: all of this
+                machine.
             grace_seconds: How long a task may take to stop after its time limit before its process
                 is ended.
 
