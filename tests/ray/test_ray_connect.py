@@ -86,19 +86,33 @@ def test_the_ray_of_this_process_is_used_and_left_alone(tmp_path: Path, cluster:
     assert not (tmp_path / "ray").exists()
 
 
-def test_the_ray_that_runs_on_this_machine_is_used(tmp_path: Path) -> None:
+def test_the_ray_that_runs_on_this_machine_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)  # another test's Ray is alive in this process
     folder = tempfile.mkdtemp(prefix="raflow-")  # short: Ray keeps its sockets below it
     environment = {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
     connect = """
         backend = RayBackend(home=home)
         import ray
         print(ray.get_runtime_context().gcs_address, backend._link.local)
+        run = Run(backend, home)
+        assert run.session.fetch(run.value(user.add, {"x": 1})) == 2
+        run.close()
         backend.close()
         """
+    secret = tmp_path / "secret"
+    secret.write_text("ab" * 32)
     ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus=1"]
     with subprocess.Popen(
         [*ray_start, "--port=0", "--include-dashboard=false", "--block"],
-        env={**os.environ, **environment, "RAY_AUTH_MODE": "disabled"},
+        env={
+            **os.environ,
+            **environment,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(secret),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -109,7 +123,7 @@ def test_the_ray_that_runs_on_this_machine_is_used(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         try:
-            done = run_script(connect, tmp_path, **environment, RAY_AUTH_MODE="disabled")
+            done = run_script(connect, tmp_path, **environment)
         finally:
             os.killpg(head.pid, signal.SIGKILL)
     assert done.stdout.split() == [address.read_text(), "False"], done

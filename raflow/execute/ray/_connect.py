@@ -34,6 +34,7 @@ NAMESPACE: Final = "raflow"
 _CONNECT_SECONDS: Final = 5.0
 _DEFAULT_PORT: Final = 6379
 
+_AUTHENTICATION: Final = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _LEFT_OUT: Final = {"no_monitor": True, "include_log_monitor": False}
 """An autoscaler, and what copies the output of workers to the driver."""
 
@@ -109,12 +110,21 @@ def _joined_the_one_here() -> bool:
     raylet = _find_raylet(f"--gcs-address={address}")
     if raylet is None or Path(f"/proc/{raylet}").stat().st_uid != os.getuid():
         return False
+    if "RAY_AUTH_MODE" not in os.environ:
+        _set_authentication(_authentication_of(raylet))
     try:
         _join(address)
     except errors.BackendError as error:
         _log.warning("A local Ray is started beside the one that runs on this machine. %s", error)
         return False
     return True
+
+
+def _authentication_of(raylet: int) -> dict[str, str]:
+    """Return the variables by which a process of this user was told its token."""
+    pairs = Path(f"/proc/{raylet}/environ").read_bytes().decode(errors="replace").split("\0")
+    variables = dict(pair.partition("=")[::2] for pair in pairs)
+    return {name: variables[name] for name in _AUTHENTICATION if name in variables}
 
 
 def _join(address: str) -> None:
