@@ -144,6 +144,12 @@ def test_a_thousand_inputs(ray_run: Run) -> None:
     assert ray_run.session.fetch(value) == [1] * 1000
 
 
+def test_values_of_many_batches_are_fetched_in_order(ray_run: Run) -> None:
+    batches = [ray_run.submit(ray_run.call(user.echo, {"value": [i]})) for i in range(300)]
+    refs = [ray_run.ref(batch) for batch in batches]
+    assert ray_run.session.fetch(ListOf((*refs, refs[0]))) == [*([i] for i in range(300)), [0]]
+
+
 def test_what_the_driver_knows_need_not_be_importable(ray_run: Run) -> None:
     class Local(Exception):
         pass
