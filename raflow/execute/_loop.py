@@ -136,9 +136,11 @@ class _Turn:
 
     def run(self) -> None:
         course = self._course
-        while course.next < min(course.limit, course.size) and course.now < course.deadline:
-            self._run_job(course.work_at(course.next))
-        self._overlap.close()
+        try:
+            while course.next < min(course.limit, course.size) and course.now < course.deadline:
+                self._run_job(course.work_at(course.next))
+        finally:
+            self._overlap.close()
 
     def _run_job(self, work: Work) -> None:
         course = self._course

@@ -75,13 +75,10 @@ class Overlap:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        self._course.cell[0] = self._course.taken
+        if self._course.turn == self._turn:
+            self._course.cell[0] = self._course.taken
         with contextlib.suppress(BaseException):  # whatever it is, the calls are over
-            try:
-                self._watch.armed = True
-                runner.close()
-            finally:
-                self._disarm()
+            runner.close()
 
     async def _all(
         self,

@@ -21,6 +21,8 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGUSR2, signal.SIGALRM)
 """Ray's own soft cancel, ours, and what is due at a set time."""
 _INSIST_SECONDS: Final = 0.3
 _ASK_AGAIN_SECONDS: Final = 0.05
+_AGAIN_SECONDS: Final = 0.02
+"""Linux may give a signal to any thread, and Python may not notice before the next one."""
 _HARD_SLACK_SECONDS: Final = 0.5
 """How much later than it must the process is ended: its timer is set once for many short calls."""
 
@@ -82,9 +84,9 @@ class SignalWatch:
             self._limit_at = time.monotonic() + seconds
             self._may_stop = may_stop
             self._set_hard_limit(self._limit_at + self._grace)
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 0.002)
+            _ring(seconds)
         elif self._limit_at is not None:
-            self._limit_at = None
+            self._limit_at = self._may_stop = None
             signal.setitimer(signal.ITIMER_REAL, PUT_OFF_SECONDS if self._wanted else 0)
         if position < 0 and seconds is None and self._hard_at:
             self._hard_at = 0.0
@@ -100,25 +102,32 @@ class SignalWatch:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Stop the code; called on the main thread, between any two steps of it."""
-        if number == signal.SIGUSR2 and not self._is_meant():
-            return
-        if number != signal.SIGALRM:
+        if number == signal.SIGALRM:
+            self._look_at_limit()
+        elif number == signal.SIGINT or self._is_meant():
             self._wanted = self._wanted or errors.TaskInterrupted()
-        elif self._limit_at is not None and time.monotonic() >= self._limit_at:
+        if self._wanted is not None:
+            self._stop(self._wanted, frame)
+
+    def _look_at_limit(self) -> None:
+        left = 0.0 if self._limit_at is None else self._limit_at - time.monotonic()
+        if left > 0.0:
+            _ring(left)
+        elif self._limit_at is not None:
             self._wanted = self._wanted or errors.TimeLimitReached()
-        reason = self._wanted
-        if reason is None:
-            self._ring_at_limit()
-        elif not self.armed:
+
+    def _stop(self, reason: errors.Interruption, frame: FrameType | None) -> None:
+        if not self.armed:
             self.fired = self.fired or reason
         elif is_importing(frame):
-            signal.setitimer(signal.ITIMER_REAL, PUT_OFF_SECONDS)
+            _ring(PUT_OFF_SECONDS)
         elif self._task is not None and isinstance(reason, errors.TaskInterrupted):
             self._cancel(*self._task, reason)
         elif self._may_stop is not None and not self._may_stop():
-            signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_SECONDS)
+            _ring(_ASK_AGAIN_SECONDS)
         elif self.fired is None:
             self.fired = reason
+            signal.setitimer(signal.ITIMER_REAL, 0)
             raise reason
 
     def _cancel(
@@ -127,15 +136,10 @@ class SignalWatch:
         if not isinstance(self.fired, errors.TaskInterrupted):
             self.fired = reason
             loop.call_soon_threadsafe(task.cancel)
-            signal.setitimer(signal.ITIMER_REAL, _INSIST_SECONDS, _INSIST_SECONDS)
+            _ring(_INSIST_SECONDS, again=_INSIST_SECONDS)
         elif not task.cancelling():
             # The event loop is blocked, so that the cancelling was not even begun.
             raise reason
-
-    def _ring_at_limit(self) -> None:
-        if self._limit_at is not None:
-            left = self._limit_at - time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
 
     def _set_hard_limit(self, at: float) -> None:
         if self._hard_at >= at:
@@ -143,10 +147,19 @@ class SignalWatch:
         self._hard_at = at + _HARD_SLACK_SECONDS
         seconds = self._hard_at - time.monotonic()
         where = self._last_words()
-        if where is not None:
-            faulthandler.dump_traceback_later(seconds, exit=True, file=where)
-        else:
-            faulthandler.dump_traceback_later(seconds, exit=True)
+        # The thread that this starts must not take our signals: Python would not look at them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            if where is not None:
+                faulthandler.dump_traceback_later(seconds, exit=True, file=where)
+            else:
+                faulthandler.dump_traceback_later(seconds, exit=True)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ring(seconds: float, *, again: float = _AGAIN_SECONDS) -> None:
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), again)
 
 
 class _Active:
