@@ -75,7 +75,7 @@ class Ledger:
             return found.outcome() if found.is_final else codes.OPEN
         if item < found.length:
             return found.end(item)
-        return codes.FAILED if found.complete else codes.OPEN
+        return codes.FAILED if found.told else codes.OPEN
 
     def source_label(self, edge: Edge) -> str:
         """Return the name of the source of an edge."""

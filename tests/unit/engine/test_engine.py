@@ -250,6 +250,17 @@ class TestMaps:
         bench.end(node, item=1)
         assert bench.name(one) is StateName.SUBMITTED
 
+    def test_an_item_that_never_comes_counts_as_failed_once(self) -> None:
+        bench = Bench()
+        slow = bench.call("slow")
+        node = bench.call("m", kind=NodeKind.MAP, length=1)
+        links = [edge(node, 2, source_item=5, allow_failure=True), edge(slow, 2)]
+        user = bench.call("user", *links)
+        bench.end(node, item=0)
+        assert bench.name(user) is StateName.PENDING
+        bench.end(slow)
+        assert bench.name(user) is StateName.SUBMITTED
+
     def test_a_future_among_the_items_holds_up_only_its_item(self) -> None:
         bench = Bench()
         slow = bench.call("slow")
