@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from raflow.execute._backend import Call, CallSettings, InputSource
 from raflow.model import Chunk, TaskRunKey
 
 
-class Singles(NamedTuple):
-    """Single calls, one after the other; the sequences have an entry for each."""
+class SingleCalls(NamedTuple):
+    """The single calls of a batch, in order, as columns."""
 
-    function: object
+    nodes: list[int]
+    attempts: list[int]
+    keys: list[str]
+    arguments: list[Any]
+    """What `Loader.arguments` takes."""
+    inputs: dict[int, Mapping[int, InputSource]]
+    """What fills the holes, by position in the columns; calls without holes are left out."""
+
+
+class Singles(NamedTuple):
+    """Single calls, one after the other."""
+
+    function: Any
     """What `Loader.function` takes."""
     settings: CallSettings
-    nodes: Sequence[int]
-    attempts: Sequence[int]
-    keys: Sequence[str]
-    arguments: Sequence[object]
-    """What `Loader.arguments` takes."""
-    inputs: Mapping[int, Mapping[int, InputSource]]
-    """What fills the holes, by offset; calls without holes are left out."""
-
-    @property
-    def size(self) -> int:
-        """How many calls there are."""
-        return len(self.nodes)
+    calls: SingleCalls
+    first: int
+    """Position in the columns of the first of them."""
+    size: int
+    """How many there are."""
 
     def run(self, offset: int) -> TaskRunKey:
         """Return which task run the call at an offset is."""
-        return TaskRunKey(self.nodes[offset])
+        return TaskRunKey(self.calls.nodes[self.first + offset])
 
     def attempt(self, offset: int) -> int:
         """Return which attempt it is."""
-        return self.attempts[offset]
+        return self.calls.attempts[self.first + offset]
 
     def label(self, offset: int) -> str:
         """Return its name."""
-        return self.keys[offset]
+        return self.calls.keys[self.first + offset]
 
 
 class Items(NamedTuple):
     """Neighbouring items of a map."""
 
-    function: object
+    function: Any
     """What `Loader.function` takes."""
     settings: CallSettings
     chunk: Chunk
     key: str
-    arguments: object
+    arguments: Any
     """What `Loader.arguments` takes; what the items share."""
-    items: object | None
+    items: Any
     """The same, for the arguments that each item has for itself: columns."""
     inputs: Mapping[int, InputSource]
 
@@ -79,27 +84,39 @@ Job: TypeAlias = Singles | Items
 def jobs_of(calls: Sequence[Call]) -> list[Job]:
     """Put the calls of a batch together; their order stays."""
     jobs: list[Job] = []
-    last: Call | None = None
+    singles = SingleCalls([], [], [], [], {})
+    nodes, attempts, keys, payloads, holes = singles
+    first: Call | None = None
     for call in calls:
-        chunk, function, arguments, items, inputs, key, settings = call
-        node, start, _, attempt = chunk
+        (node, start, _, attempt), function, arguments, items, inputs, key, settings = call
         if start >= 0:
+            _close(jobs, first, singles)
             payload = None if items is None else items.payload
+            chunk = call.chunk
             jobs.append(Items(function, settings, chunk, key, arguments.payload, payload, inputs))
-            last = None
+            first = None
             continue
-        if last is None or function.key != last.function.key or settings != last.settings:
-            nodes: list[int] = []
-            attempts: list[int] = []
-            keys: list[str] = []
-            payloads: list[object] = []
-            holes: dict[int, Mapping[int, InputSource]] = {}
-            jobs.append(Singles(function, settings, nodes, attempts, keys, payloads, holes))
-        last = call
+        if first is None or not (
+            (function is first.function or function.key == first.function.key)
+            and (settings is first.settings or settings == first.settings)
+        ):
+            _close(jobs, first, singles)
+            jobs.append(Singles(function, settings, singles, len(nodes), 0))
+            first = call
         if inputs:
             holes[len(nodes)] = inputs
         nodes.append(node)
         attempts.append(attempt)
         keys.append(key)
         payloads.append(arguments.payload)
+    _close(jobs, first, singles)
     return jobs
+
+
+def _close(jobs: list[Job], first: Call | None, singles: SingleCalls) -> None:
+    """Note how many single calls there were, if some came last."""
+    if first is not None:
+        last = jobs[-1]
+        assert isinstance(last, Singles)
+        function, settings, _, start, _ = last
+        jobs[-1] = Singles(function, settings, singles, start, len(singles.nodes) - start)

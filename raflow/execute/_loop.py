@@ -6,6 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from enum import Enum, auto
 from itertools import chain, repeat
 from typing import Any, Final
 
@@ -125,6 +126,14 @@ class BatchLoop:
         return self._course.leave_behind(position, more)
 
 
+class _Kind(Enum):
+    """How the calls of a job are run."""
+
+    PLAIN = auto()
+    CAREFUL = auto()
+    ASYNC = auto()
+
+
 class _Turn:
     """What one thread does for a batch."""
 
@@ -133,6 +142,7 @@ class _Turn:
         self._watch = watch
         self._turn = course.turn
         self._overlap = Overlap(course, watch, self._turn)
+        self._kinds: dict[tuple[int, float | None], _Kind] = {}
 
     def run(self) -> None:
         course = self._course
@@ -154,9 +164,10 @@ class _Turn:
         if function is None:
             return
         coroutine: Any = None
-        if inspect.iscoroutinefunction(function.fn):
+        kind = self._kind(work, function)
+        if kind is _Kind.ASYNC:
             self._overlap.run(work, position - work.base, context, None)
-        elif work.is_special():
+        elif kind is _Kind.CAREFUL:
             coroutine = self._run_careful(work, function, context)
         else:
             coroutine = self._run_calls(work, function.fn, context)
@@ -167,6 +178,15 @@ class _Turn:
         if course.tally.started[position]:
             # Loading what the calls share is part of the first of them.
             course.tally.started[position] = begun
+
+    def _kind(self, work: Work, function: TaskFunction) -> _Kind:
+        known = (id(function), work.settings.timeout_seconds)
+        kind = self._kinds.get(known)
+        if kind is None:
+            special = _Kind.CAREFUL if work.is_special() else _Kind.PLAIN
+            is_async = inspect.iscoroutinefunction(function.fn)
+            kind = self._kinds[known] = _Kind.ASYNC if is_async else special
+        return kind
 
     def _prepared(self, work: Work, position: int, context: CallContext) -> TaskFunction | None:
         """Load what the calls of a job share; None if that ended them all."""

@@ -133,7 +133,7 @@ class Overlap:
         """Tell whether a call needs the value of one that still runs."""
         if not isinstance(work.job, Singles):
             return False
-        sources = work.job.inputs.get(offset, {}).values()
+        sources = work.job.calls.inputs.get(work.job.first + offset, {}).values()
         return any(isinstance(s, InBatch) and s.position in self._course.together for s in sources)
 
     async def _one(

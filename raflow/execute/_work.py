@@ -125,10 +125,11 @@ class Work:
     def _single(self, offset: int) -> Mapping[str, Any]:
         job = self.job
         assert isinstance(job, Singles)
-        payload = job.arguments[offset]
+        index = job.first + offset
+        payload = job.calls.arguments[index]
         try:
             row = payload if type(payload) is dict else self._loader.arguments(payload)
-            holes = job.inputs.get(offset)
+            holes = job.calls.inputs.get(index)
             if holes:
                 return _fill(row, {e: self._inputs.value(s) for e, s in holes.items()})
         except NotThereError:

@@ -44,7 +44,7 @@ from raflow.execute.ray._options import options_of
 from raflow.execute.ray._payload import freeze, freeze_copy, loads, size_of, thaw
 from raflow.execute.ray._report import decode_report, encode_report
 from raflow.execute.ray._shipping import Shipping
-from raflow.execute.ray._wire import Lifted, Packer, Shelf, WireBatch
+from raflow.execute.ray._wire import Lifted, Packer, Shelf, read_batch
 from raflow.model import (
     BatchReport,
     CallReport,
@@ -177,7 +177,8 @@ def test_a_batch_is_packed_with_each_object_once() -> None:
     )
     spec = BatchSpec(id=4, calls=(one, two, items), resources=Resources(), budget=0.5)
     head, *others = Packer().pack(9, spec, ("env", "environment in the store"))
-    wire: WireBatch = loads(head)
+    assert isinstance(head, bytes)
+    wire = read_batch(head)
     assert others == ["stored", "object", "another", ["environment in the store"]]
     assert (wire.session, wire.batch, wire.environment, wire.has_shelf) == (9, 4, Shelf(0), True)
     assert (wire.budget, wire.own_values) == (0.5, 1)
@@ -185,9 +186,11 @@ def test_a_batch_is_packed_with_each_object_once() -> None:
     singles, chunk = wire.jobs
     assert isinstance(singles, Singles)
     assert isinstance(chunk, Items)
-    assert (singles.nodes, singles.attempts, singles.keys) == ([1, 2], [1, 1], ["one", "two"])
-    assert singles.arguments == [{"x": 1}, Lifted(0)]
-    assert singles.inputs == {
+    calls = singles.calls
+    assert (singles.first, singles.size) == (0, 2)
+    assert (calls.nodes, calls.attempts, calls.keys) == ([1, 2], [1, 1], ["one", "two"])
+    assert calls.arguments == [{"x": 1}, Lifted(0)]
+    assert calls.inputs == {
         1: {
             0: ValueRef(1, 2),
             1: Part(ValueRef(1, 2), 5),

@@ -24,7 +24,7 @@ from raflow.execute.ray._messenger import Active, Messenger
 from raflow.execute.ray._payload import PICKLING, freeze_result, loads, size_of, thaw_here
 from raflow.execute.ray._report import encode_report
 from raflow.execute.ray._watch import SignalWatch, install, marked
-from raflow.execute.ray._wire import Carried, Lifted, Shelf, WireBatch
+from raflow.execute.ray._wire import Carried, Lifted, Shelf, WireBatch, read_batch
 
 _KEPT_ENVIRONMENTS: Final = 8
 _KEPT_FUNCTIONS: Final = 512
@@ -56,8 +56,7 @@ def run_batch(head: bytes, *lifted: Any) -> tuple[object, ...]:
         The encoded `BatchReport`, the values, one entry per call, and as many more objects as there
         may be values of their own, None where there is no value.
     """
-    wire: WireBatch = loads(head)
-    return _process().run(wire, lifted)
+    return _process().run(read_batch(head), lifted)
 
 
 class _Recent(OrderedDict[K, V], Generic[K, V]):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from raflow.execute._backend import (
     BatchSpec,
+    CallSettings,
     EachOf,
     EachPart,
     FunctionHandle,
@@ -19,8 +20,8 @@ from raflow.execute._backend import (
     ValueRef,
     ValueSlice,
 )
-from raflow.execute._jobs import Items, Job, Singles, jobs_of
-from raflow.execute.ray._payload import freeze
+from raflow.execute._jobs import Items, Job, SingleCalls, Singles, jobs_of
+from raflow.execute.ray._payload import freeze, loads
 from raflow.model import PLAIN_TYPES
 
 
@@ -43,6 +44,9 @@ _AS_THEY_ARE: Final = frozenset({dict, bytes})
 """Types of arguments that travel with the batch itself."""
 
 
+_NO_COLUMNS: Final = ((), (), (), (), {})
+
+
 class WireBatch(NamedTuple):
     """A batch, as its process gets it."""
 
@@ -59,6 +63,22 @@ class WireBatch(NamedTuple):
     """Whether the last of the lifted objects is a list of ObjectRefs, which Ray leaves alone."""
 
 
+def read_batch(head: bytes) -> WireBatch:
+    """Read what `Packer.pack` wrote."""
+    session, batch, key, environment, functions, jobs, columns, *rest = loads(head)
+    singles = SingleCalls(*columns)
+    for position, sources in singles.inputs.items():
+        singles.inputs[position] = {hole: _expanded(source) for hole, source in sources.items()}
+    made = tuple(
+        job if isinstance(job, Items) else Singles(job[0], job[1], singles, job[2], job[3])
+        for job in jobs
+    )
+    budget, own_values, has_shelf = rest
+    return WireBatch(
+        session, batch, key, environment, functions, made, budget, own_values, has_shelf
+    )
+
+
 class Packer:
     """Collects the objects of one batch."""
 
@@ -71,53 +91,61 @@ class Packer:
         self, session: int, batch: BatchSpec, environment: tuple[str, object]
     ) -> tuple[object, ...]:
         """Return the arguments of `run_batch`; `environment` is its key and its payload."""
-        jobs = tuple(map(self._job, jobs_of(batch.calls)))
-        wire = WireBatch(
+        jobs: list[Items | tuple[str, CallSettings, int, int]] = []
+        columns: tuple[object, ...] | None = None
+        for job in jobs_of(batch.calls):
+            key = self._function(job.function)
+            if isinstance(job, Items):
+                jobs.append(self._items(job, key))
+            else:
+                columns = columns or self._columns(job.calls)
+                jobs.append((key, job.settings, job.first, job.size))
+        head = (
             session,
             batch.id,
             environment[0],
             self._carry(environment[1]),
             self._functions,
             jobs,
+            columns or _NO_COLUMNS,
             batch.budget,
             batch.own_values,
             bool(self._shelf),
         )
         shelf = [list(self._shelf)] if self._shelf else []
-        return (pickle.dumps(wire, protocol=5), *self._lifted, *shelf)
+        return (pickle.dumps(head, protocol=5), *self._lifted, *shelf)
 
-    def _job(self, job: Job) -> Job:
-        function = job.function
-        assert isinstance(function, FunctionHandle)
+    def _function(self, function: FunctionHandle) -> str:
         if function.key not in self._functions:
             self._functions[function.key] = self._carry(function.payload)
-        if isinstance(job, Items):
-            return job._replace(
-                function=function.key,
-                arguments=self._argument(job.arguments),
-                items=None if job.items is None else self._argument(job.items),
-                inputs=self._sources(job.inputs),
-            )
-        return Singles(
-            function.key,
-            job.settings,
-            job.nodes,
-            job.attempts,
-            job.keys,
-            self._arguments(job.arguments),
-            {offset: self._sources(sources) for offset, sources in job.inputs.items()},
+        return function.key
+
+    def _items(self, job: Items, key: str) -> Items:
+        return job._replace(
+            function=key,
+            arguments=self._argument(job.arguments),
+            items=None if job.items is None else self._argument(job.items),
+            inputs={hole: self._source(source) for hole, source in job.inputs.items()},
         )
 
-    def _arguments(self, payloads: Sequence[object]) -> Sequence[object]:
-        if _AS_THEY_ARE.issuperset(map(type, payloads)):
-            return payloads
-        return [self._argument(payload) for payload in payloads]
+    def _columns(self, calls: SingleCalls) -> tuple[object, ...]:
+        arguments = calls.arguments
+        if not _AS_THEY_ARE.issuperset(map(type, arguments)):
+            arguments = [self._argument(payload) for payload in arguments]
+        inputs = {
+            position: {hole: self._short(source) for hole, source in sources.items()}
+            for position, sources in calls.inputs.items()
+        }
+        return (calls.nodes, calls.attempts, calls.keys, arguments, inputs)
 
     def _argument(self, payload: object) -> object:
         return payload if type(payload) in _AS_THEY_ARE else Lifted(self._lift(payload))
 
-    def _sources(self, sources: Mapping[int, InputSource]) -> dict[int, InputSource]:
-        return {hole: self._source(source) for hole, source in sources.items()}
+    def _short(self, source: InputSource) -> object:
+        """Write the most frequent sources as a tuple and a number, which are pickled faster."""
+        if isinstance(source, ValueRef):
+            return (self._lift(source.handle), source.position)
+        return source.position if isinstance(source, InBatch) else self._source(source)
 
     def _source(self, source: InputSource) -> InputSource:
         match source:
@@ -150,3 +178,11 @@ class Packer:
         if isinstance(payload, bytes):
             return payload
         return Shelf(self._shelf.setdefault(payload, len(self._shelf)))
+
+
+def _expanded(source: Any) -> InputSource:
+    kind = type(source)
+    if kind is tuple:
+        return ValueRef(*source)
+    expanded: InputSource = InBatch(source) if kind is int else source
+    return expanded

@@ -26,6 +26,7 @@ from raflow.execute import (
     ValueSlice,
 )
 from raflow.execute._course import LANES
+from raflow.execute._jobs import jobs_of
 from raflow.model import UNKNOWN_TRUTH, Outcome, ResultPolicy, Serializer, TaskRunKey
 from tests.unit.execute.batches import (
     SETTINGS,
@@ -653,3 +654,27 @@ def test_the_cell_shows_what_runs() -> None:
 
     run(chunk(1, look, {"x": [0, 0]}), single(2, look, {"x": 0}), cell=cell)
     assert seen == [0, 1, 2]
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+def test_calls_are_put_together_where_they_share_function_and_settings() -> None:
+    other = SETTINGS._replace(log_prints=False)
+    calls = [
+        single(0, echo),
+        single(1, echo, attempt=3),
+        single(2, add, inputs={0: Known(1)}),
+        chunk(3, echo, {"x": [1, 2]}, start=5),
+        single(4, add),
+        single(5, add, settings=other),
+    ]
+    jobs = jobs_of(calls)
+    assert [(job.size, job.label(0), job.run(0), job.attempt(0)) for job in jobs] == [
+        (2, "echo-0", (0, -1), 1),
+        (1, "add-2", (2, -1), 1),
+        (2, "echo-3[5]", (3, 5), 1),
+        (1, "add-4", (4, -1), 1),
+        (1, "add-5", (5, -1), 1),
+    ]
+    assert jobs[0].attempt(1) == 3
