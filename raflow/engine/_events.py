@@ -50,7 +50,7 @@ class ItemsArrived:
     complete: bool = False
     """There will be no more."""
     error: str = ""
-    """Why the items end too early: one more item, the last, ends FAILED with this message."""
+    """Why the items end too early: the last of them is none, and ends FAILED with this message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,10 +74,10 @@ class Judge:
         for edge in others:
             self._waiting_of(mapped, edge).total += 1
         self._connect(others, lambda edge: self._waiting_of(mapped, edge))
-        if call.streamed:
-            mapped.expanded = True
-            if ledger.stopping:
-                ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, ledger.stopping)
+        if call.streamed and not ledger.stopping:
+            mapped.expanded = mapped.grows = True
+        elif call.streamed:
+            ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, ledger.stopping)
         elif not fed:
             self._expand(mapped, call.length or 0, at, front=False)
         else:
@@ -85,6 +85,9 @@ class Judge:
                 ledger.expecting.setdefault(source_node, []).append(mapped)
                 ledger.calls.marks[source_node] |= WATCHED
             self._try_to_expand(mapped, at, front=False)
+            if len(fed) == len(sources) == 1 and call.length is None and sources[0][1].grows:
+                mapped.grows = not mapped.complete
+                self._follow(sources[0][1], at)
 
     @staticmethod
     def _waiting_of(mapped: Mapped, edge: Edge) -> Waiting:
@@ -97,7 +100,7 @@ class Judge:
     def _try_to_expand(self, mapped: Mapped, at: float, *, front: bool) -> None:
         """Make the items of a map over task values, once it is known how many there are."""
         ledger = self._ledger
-        if mapped.expanded:
+        if mapped.complete:
             return
         if ledger.stopping:
             ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, ledger.stopping)
@@ -109,9 +112,10 @@ class Judge:
             self._expand(mapped, length, at, front=front)
 
     def _expand(self, mapped: Mapped, length: int, at: float, *, front: bool) -> None:
+        before = mapped.length
         self._ledger.grow(mapped, length, at)
         self.complete(mapped)
-        self.judge(mapped, 0, length, at, front=front)
+        self.judge(mapped, before, length, at, front=front)
 
     def complete(self, mapped: Mapped) -> None:
         """Note that a map has all its items."""
@@ -131,11 +135,23 @@ class Judge:
         before = mapped.length
         ledger.grow(mapped, event.length, at)
         if event.error:
-            ledger.grow(mapped, event.length + 1, at)
-            ledger.finish(mapped, event.length, TaskRunEvent.FAILED, at, event.error)
+            ledger.finish(mapped, event.length - 1, TaskRunEvent.FAILED, at, event.error)
+        self._follow(mapped, at)
         if event.complete or event.error:
             self.complete(mapped)
         self.judge(mapped, before, event.length, at, front=False)
+
+    def _follow(self, source: Mapped, at: float) -> None:
+        """Give maps over the items of one that grows the items that it has so far."""
+        grown = [source]
+        while grown:
+            source = grown.pop()
+            for mapped in source.followers:
+                before = mapped.length
+                if mapped.grows and not mapped.complete and before <= source.length:
+                    self._ledger.grow(mapped, source.length, at)
+                    self.judge(mapped, before, source.length, at, front=False)
+                    grown.append(mapped)
 
     # Decisions ----------------------------------------------------------------------------------
 

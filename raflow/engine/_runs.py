@@ -217,6 +217,8 @@ class Mapped(Runs):
         """Edges of those who wait for all items."""
         self.expanded = False
         """There are items, or it is known that there will be none."""
+        self.grows = False
+        """Its items come one after the other: from a stream, or with those of its source."""
         self.complete = False
         """No more items will come."""
         self.given_up = False

@@ -100,7 +100,7 @@ class Simulation:
             length += self.rng.randrange(20)
             self.at(at, _arrived(node, length, complete=False, error=""))
         error = "the iterator raised" if self.rng.random() < 0.3 else ""
-        self.at(at + 0.1, _arrived(node, length, complete=True, error=error))
+        self.at(at + 0.1, _arrived(node, length + bool(error), complete=True, error=error))
 
     def play(self) -> None:
         """Let time pass until nothing happens any more."""

@@ -261,6 +261,52 @@ class TestMaps:
         bench.end(slow)
         assert bench.name(user) is StateName.SUBMITTED
 
+    def test_a_stream_grows_and_what_follows_it_grows_along(self) -> None:
+        bench = Bench()
+        node = bench.call("m", kind=NodeKind.MAP, streamed=True)
+        after = bench.call("n", edge(node, 1, EdgeKind.ITEM), kind=NodeKind.MAP)
+        total = bench.call("total", edge(after, 2))
+        bench.feed(engine.ItemsArrived(at=1, node=node, length=1))
+        bench.end(node, item=0)
+        assert bench.name(after, 0) is StateName.SUBMITTED
+        bench.end(after, item=0)
+        assert bench.name(total) is StateName.PENDING
+        assert bench.referee.lengths == {}
+        bench.feed(engine.ItemsArrived(at=2, node=node, length=2, complete=True))
+        assert bench.referee.lengths == {node: 2, after: 2}
+        bench.end(node, item=1)
+        bench.end(after, item=1)
+        assert bench.name(total) is StateName.SUBMITTED
+
+    def test_a_stream_that_breaks_ends_with_an_item_that_failed(self) -> None:
+        bench = Bench()
+        node = bench.call("m", kind=NodeKind.MAP, streamed=True)
+        after = bench.call("n", edge(node, 1, EdgeKind.ITEM), kind=NodeKind.MAP)
+        bench.feed(engine.ItemsArrived(at=1, node=node, length=2, complete=True, error="broken"))
+        assert bench.name(node, 0) is StateName.SUBMITTED
+        assert bench.state(node, 1).message == "broken"
+        assert bench.name(after, 1) is StateName.UPSTREAM_FAILED
+
+    def test_a_stream_without_items_is_complete(self) -> None:
+        bench = Bench()
+        node = bench.call("m", kind=NodeKind.MAP, streamed=True)
+        total = bench.call("total", edge(node, 1))
+        bench.feed(engine.ItemsArrived(at=1, node=node, length=0, complete=True))
+        assert bench.name(total) is StateName.SUBMITTED
+
+    def test_a_cancel_ends_a_stream(self) -> None:
+        bench = Bench(window=1)
+        node = bench.call("m", kind=NodeKind.MAP, streamed=True)
+        empty = bench.call("n", kind=NodeKind.MAP, streamed=True)
+        bench.feed(engine.ItemsArrived(at=1, node=node, length=2))
+        bench.feed(engine.CancelAsked(at=2, reason="enough"))
+        assert bench.name(node, 1) is StateName.CANCELLED
+        assert bench.name(empty) is StateName.CANCELLED
+        assert bench.feed(engine.ItemsArrived(at=3, node=node, length=9)) == []
+        bench.end(node, Outcome.CANCELLED, item=0)
+        bench.body_ends()
+        assert bench.settled() is not None
+
     def test_a_future_among_the_items_holds_up_only_its_item(self) -> None:
         bench = Bench()
         slow = bench.call("slow")

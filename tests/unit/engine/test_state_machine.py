@@ -141,7 +141,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.arrived(node, end)
 
     def arrived(self, node: int, end: str) -> None:
-        length = self.streams[node]
+        length = self.streams[node] + (end == "error")
         if end:
             del self.streams[node]
         error = "the iterator raised" if end == "error" else ""
