@@ -170,7 +170,7 @@ class Dispatch:
             self._submit(queue, queue.parcels.popleft(), at)
             return True
         load = load_of(queue, self._costs)
-        if queue.flying >= slots and not is_worth_a_second(load, self._costs.budget):
+        if queue.flying >= slots and not is_worth_a_second(queue, load, self._costs.budget):
             return False
         until = held_until(queue, load) if self.waits_for_company else 0.0
         if at < until:

@@ -52,6 +52,8 @@ class Queue:
     """When the oldest of them began to wait, or the last batch was sent."""
     latest: float = 0.0
     """When the last was added."""
+    urgent: bool = False
+    """Some became ready because a source ended: what holds them up holds up all that follows."""
 
     @property
     def has_calls(self) -> bool:
@@ -62,6 +64,8 @@ class Queue:
         """Take ready calls."""
         if not self.names:
             self.since = at
+            self.urgent = False
+        self.urgent = self.urgent or front
         self.latest = at
         self.names[piece.name] = self.names.get(piece.name, 0) + piece.size
         line: list[Piece] | deque[Piece] = self.freed if front else self.pieces
@@ -195,14 +199,16 @@ def held_until(queue: Queue, load: Load) -> float:
     A flow that makes light calls one by one would otherwise pay a whole batch for each few. While
     nothing is in flight, nothing is gained by waiting.
     """
-    if not queue.flying or load.unknown or load.seconds >= _HELD_SECONDS:
+    if queue.alone or queue.urgent or not queue.flying:
+        return 0.0
+    if load.unknown or load.seconds >= _HELD_SECONDS:
         return 0.0
     return min(queue.since + _HELD_SECONDS, queue.latest + _QUIET_SECONDS)
 
 
-def is_worth_a_second(load: Load, budget: float) -> bool:
+def is_worth_a_second(queue: Queue, load: Load, budget: float) -> bool:
     """Tell whether a batch should be sent to wait for a worker, so that none idles in between."""
-    if load.unknown or load.heaviest > LIGHT_SECONDS:
+    if queue.alone or load.unknown or load.heaviest > LIGHT_SECONDS:
         return True
     return load.seconds >= budget * _SECOND_SHARE
 
