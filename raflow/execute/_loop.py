@@ -91,6 +91,11 @@ class BatchLoop:
         """Return what the batch leaves, once `run` has returned True."""
         return self._course.end()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there are calls after those that were taken. For any thread."""
+        return self._course.taken + 1 < self._course.size
+
     def hand_back(self) -> Sequence[int]:
         """Take back what has not been started: it will not be. For any thread.
 

@@ -60,28 +60,35 @@ class Minder:
         self._alarm = self._alarms.after(seconds, self._look)
 
     def stop(self) -> None:
-        """End, with the batch: nothing is told any more."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        """End, with the batch: once this returns, nothing is told any more."""
         with self._lock:
             self._over = True
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _look(self) -> None:
+        # Asking may take seconds, and whoever ends the batch does not wait for that.
+        take_back = self._is_due() and self._loop.has_more and self._may_return()
         with self._lock:
-            if not self._over:
+            if self._over:
+                return
+            if take_back:
                 self._take_back()
-                seconds = self._announce()
-                self._alarm = self._alarms.after(max(0.0, seconds), self._look)
+            seconds = self._announce()
+            self._alarm = self._alarms.after(max(0.0, seconds), self._look)
 
-    def _take_back(self) -> None:
+    def _is_due(self) -> bool:
+        """Tell, once, that it is time to take calls back."""
         due = self._return_after
         if due is None or time.monotonic() - self._begun < due:
-            return
+            return False
         self._return_after = None
-        if self._may_return():
-            positions = self._loop.hand_back()
-            if positions:
-                self._returned(positions)
+        return True
+
+    def _take_back(self) -> None:
+        positions = self._loop.hand_back()
+        if positions:
+            self._returned(positions)
 
     def _announce(self) -> float:
         """Tell of the calls that have run long enough; returns when to look again."""

@@ -44,7 +44,7 @@ _AS_THEY_ARE: Final = frozenset({dict, bytes})
 """Types of arguments that travel with the batch itself."""
 
 
-_NO_COLUMNS: Final = ((), (), (), (), {})
+_NO_COLUMNS: Final[tuple[object, ...]] = ((), (), (), (), {})
 
 
 class WireBatch(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import threading
 import time
@@ -292,7 +293,9 @@ def signals() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGUSR2, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in numbers}
     install()
+    gc.disable()  # Python ignores what is raised in callbacks of the garbage collector, as here
     yield
+    gc.enable()
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
