@@ -29,6 +29,8 @@ from raflow.engine._ready import (
 from raflow.engine._runs import Runs
 from raflow.model import Chunk, Resources, TaskRunEvent
 
+MOST_LOSSES: Final = 5
+"""After so many deaths of its batch without a charge, a call travels alone, and is charged."""
 _LARGE_BYTES: Final = 100 * 1024
 """Values above become objects of their own."""
 _LARGE_VALUES: Final = 8
@@ -119,6 +121,10 @@ class Dispatch:
         """Queue neighbours of one kind whose inputs are there."""
         kind = self._kinds.of_run(runs, start)
         for first, last in runs.parts(start, stop):
+            tally = runs.tallies.get(first)
+            if tally is not None and tally.losses >= MOST_LOSSES:
+                self.push_parcel([(runs, first)])
+                continue
             piece = Piece(runs, first, last, kind, runs.attempts(first) + 1)
             self._mark(piece)
             kind.queue.push(piece, at, front=front)

@@ -63,6 +63,7 @@ class Judge:
     def _map_made(self, call: CallMade, at: float) -> None:
         ledger, node = self._ledger, call.node
         ledger.calls.states[node] = codes.MAPPED
+        ledger.calls.calls[node] = None
         ledger.calls.unfinished -= 1
         ledger.open_maps += 1
         fed = [edge for edge in call.edges if edge.kind is EdgeKind.ITEM]

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from raflow.engine._attempts import Attempts
-from raflow.engine._dispatch import Dispatch, Flight
+from raflow.engine._dispatch import MOST_LOSSES, Dispatch, Flight
 from raflow.engine._events import BatchDied
 from raflow.engine._ledger import Ledger
 from raflow.engine._runs import Runs
 from raflow.model import Outcome, TaskRunEvent
 
-_MOST_LOSSES: Final = 5
-"""After so many deaths of its batch without a charge, a call travels alone, and is charged."""
 _INNOCENT: Final = "its process ended while another call of its batch ran; it runs again"
 _SUSPECT: Final = "its process ended, and no one knows at which call of its batch; it runs again"
 
@@ -63,7 +61,7 @@ class Losses:
             return
         positions = [n for n in range(flight.size) if n not in flight.returned]
         charged, begun, untouched = blame(positions, event.running)
-        if len(positions) == 1 and self._losses(flight, positions[0]) >= _MOST_LOSSES:
+        if len(positions) == 1 and self._losses(flight, positions[0]) >= MOST_LOSSES:
             charged, begun, untouched = positions, (), ()
         self._take_back(flight, begun, untouched, event, suspects=not charged)
         for position in charged:
@@ -99,7 +97,7 @@ class Losses:
             self._halve(lost, event.at)
         else:
             for runs, index in lost:
-                self._requeue(runs, index, event.at)
+                self._attempts.requeue(runs, index, index + 1, event.at)
         self._hand_back(flight, untouched, event.at)
 
     def _lose(
@@ -118,21 +116,14 @@ class Losses:
         ready = [(runs, index) for runs, index in lost if not self._waits(runs, index)]
         middle = (len(ready) + 1) // 2
         for half in (ready[:middle], ready[middle:]):
-            again = [(r, i) for r, i in half if r.tally(i).losses < _MOST_LOSSES]
+            again = [(r, i) for r, i in half if r.tally(i).losses < MOST_LOSSES]
             self._dispatch.push_parcel(again)
         for runs, index in lost:
-            if self._waits(runs, index) or runs.tally(index).losses >= _MOST_LOSSES:
-                self._requeue(runs, index, at)
+            if self._waits(runs, index) or runs.tally(index).losses >= MOST_LOSSES:
+                self._attempts.requeue(runs, index, index + 1, at)
 
     def _waits(self, runs: Runs, index: int) -> bool:
         return self._attempts.lacks_inputs(runs, index)
-
-    def _requeue(self, runs: Runs, index: int, at: float) -> None:
-        """Queue a run again; alone, if its batches die too often."""
-        if runs.tally(index).losses >= _MOST_LOSSES and not self._waits(runs, index):
-            self._dispatch.push_parcel([(runs, index)])
-        else:
-            self._attempts.requeue(runs, index, index + 1, at)
 
     def _hand_back(self, flight: Flight, positions: Sequence[int], at: float) -> None:
         for position in positions:

@@ -235,22 +235,25 @@ class Draft:
     most: int = MOST_CALLS
     pieces: list[Piece] = field(default_factory=list)
     seconds: float = 0.0
+    """Of the calls whose duration is known."""
     size: int = 0
 
     def room(self, name: str) -> int:
         """Return how many more calls of a task fit; one always fits at the beginning."""
         known = self.costs.known(name)
         if known is None:
-            room = self.unknown
+            room = self.unknown if self.seconds < self.limit else 0
         else:
             room = int((self.limit - self.seconds) / known) if known else self.most
         return min(max(room, 0 if self.size else 1), self.most - self.size)
 
     def add(self, piece: Piece) -> None:
         """Take calls."""
-        if self.costs.known(piece.name) is None:
+        known = self.costs.known(piece.name)
+        if known is None:
             self.unknown -= piece.size
-        self.seconds += piece.size * self.costs.guess(piece.name)
+        else:
+            self.seconds += piece.size * known
         self.size += piece.size
         last = self.pieces[-1] if self.pieces else None
         if last is not None and last.joins(piece):

@@ -156,7 +156,7 @@ class Calls(Runs):
         """Begin without rows."""
         super().__init__()
         self.calls: list[CallMade | None] = []
-        """None once the call is final."""
+        """None once the call is final, and for maps."""
         self.keys: list[str] = []
         """Empty once the call is released."""
         self.marks = bytearray()
