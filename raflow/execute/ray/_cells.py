@@ -23,7 +23,6 @@ _HEAD: Final = 4
 """Numbers before the lanes: magic, pid, session, batch."""
 _FORM: Final = struct.Struct(f"<{_HEAD + LANES + 1}q")
 _NONE: Final = -1
-_EMPTY: Final = (_NONE,) * (LANES + 1)
 _KEPT_SECONDS: Final = 86400.0
 
 

@@ -16,7 +16,7 @@ def alarms() -> Alarms:
 
 def test_alarms_come_in_the_order_of_their_times(alarms: Alarms) -> None:
     rang: queue.SimpleQueue[str] = queue.SimpleQueue()
-    alarms.after(0.06, lambda: rang.put("late"))
+    alarms.after(0.6, lambda: rang.put("late"))
     alarms.after(0.02, lambda: rang.put("early"))
     assert [rang.get(timeout=5), rang.get(timeout=5)] == ["early", "late"]
     alarms.close()
