@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
 from raflow.engine import _events as events
 from raflow.engine._attempts import Attempts
@@ -20,7 +19,7 @@ from raflow.engine._pace import Pace
 from raflow.engine._ready import Costs
 from raflow.engine._release import Releases
 from raflow.engine._reports import Reports
-from raflow.engine._runs import Mapped, Runs
+from raflow.engine._runs import Mapped
 from raflow.engine._verdict import unhandled_failures
 from raflow.engine._waiting import waits_for
 from raflow.model import NodeKind, Resources, StateName, TaskRunEvent, TaskRunKey
@@ -203,7 +202,7 @@ class Engine:
         ledger = self._ledger
         ledger.stopping = reason
         self._dispatch.clear()
-        self._stop_runs(ledger.calls, reason, at)
+        ledger.cancel(ledger.calls, at, reason)
         for mapped in list(ledger.maps.values()):
             self._stop_map(mapped, reason, at)
         for node in sorted(ledger.subflows):
@@ -218,13 +217,9 @@ class Engine:
         if not mapped.complete and not mapped.length:
             self._ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, reason)
             return
-        self._stop_runs(mapped, reason, at)
+        self._ledger.cancel(mapped, at, reason)
         if not mapped.complete:
             self._judge.complete(mapped)
-
-    def _stop_runs(self, runs: Runs, reason: str, at: float) -> None:
-        for index in codes.marked(runs.states.translate(codes.IS_WAITING)):
-            self._ledger.finish(runs, index, TaskRunEvent.CANCELLED, at, reason)
 
     def _grace_over(self, _: events.GraceOver) -> None:
         self._kill()

@@ -147,6 +147,25 @@ class Ledger:
             self.subflows.discard(index)
         self._ended(runs, index, index + 1)
 
+    def cancel(self, runs: Runs, at: float, message: str) -> None:
+        """End all runs of a table that have not been sent."""
+        waiting = runs.states.translate(codes.IS_WAITING)
+        state = State(name=StateName.CANCELLED, at=at, message=message)
+        for start, stop in codes.stretches(waiting):
+            for first, last in runs.parts(start, stop):
+                attempts = runs.attempts(first)
+                runs.move(first, last, TaskRunEvent.CANCELLED, at)
+                self.out += [
+                    commands.StateEntered(run=runs.key(index), state=state, attempts=attempts)
+                    for index in range(first, last)
+                ]
+                runs.tallies.pop(first, None)
+                if isinstance(runs, Mapped):
+                    runs.failed += last - first
+                else:
+                    self._forget(first, last)
+                self._ended(runs, first, last)
+
     # Neighbours ---------------------------------------------------------------------------------
 
     def complete(self, ended: Ended, ended_at: array[float], truths: bytes) -> None:
@@ -156,10 +175,15 @@ class Ledger:
         runs.since[start:stop] = ended_at
         if truths:
             runs.truths[start:stop] = truths
-        if self.waiting and runs is self.calls:
+        if runs is self.calls:
+            self._forget(start, stop)
+        self._ended(runs, start, stop)
+
+    def _forget(self, start: int, stop: int) -> None:
+        """Forget what single calls have waited for."""
+        if self.waiting:
             for node in range(start, stop):
                 self.waiting.pop(node, None)
-        self._ended(runs, start, stop)
 
     def _ended(self, runs: Runs, start: int, stop: int) -> None:
         runs.unfinished -= stop - start

@@ -42,9 +42,13 @@ def size(batch: engine.SendBatch) -> int:
     return sum(chunk.size for chunk in batch.chunks)
 
 
+def keys_of(chunk: Chunk) -> list[TaskRunKey]:
+    return [chunk.key(offset) for offset in range(chunk.size)]
+
+
 def calls_of(batch: engine.SendBatch) -> list[tuple[TaskRunKey, int]]:
     """Return the task runs of a batch with their attempts, by position."""
-    return [(key, chunk.attempt) for chunk in batch.chunks for key in chunk.keys()]
+    return [(key, chunk.attempt) for chunk in batch.chunks for key in keys_of(chunk)]
 
 
 @dataclass
@@ -104,7 +108,7 @@ def report(batch: engine.SendBatch, told: Told | None = None, *, at: float = 1.0
 
 
 class Referee:
-    """Watches what goes into an engine and what comes out, and objects to what must never happen."""
+    """Watches what goes into an engine and what comes out, and objects to what must not be."""
 
     def __init__(self) -> None:
         self.calls: list[engine.CallMade] = []
@@ -117,7 +121,6 @@ class Referee:
         self.ended: dict[TaskRunKey, list[Outcome]] = {}
         """By run: recorded attempts."""
         self.finals: dict[TaskRunKey, StateName] = {}
-        self.entered: dict[TaskRunKey, list[StateName]] = {}
         self.dropped: set[int] = set()
         self.released: set[TaskRunKey] = set()
         self.settled: list[engine.RunSettled] = []
@@ -177,24 +180,16 @@ class Referee:
         match command:
             case engine.SendBatch():
                 self._sent(command)
-            case engine.CallsCompleted(batch=batch, chunks=chunks):
-                for chunk, position in chunks:
-                    for offset, key in enumerate(chunk.keys()):
-                        assert calls_of(self.out[batch])[position + offset] == (key, 1)
-                        assert key not in self.ended
-                        self.owed.remove(key)
-                        self._final(key, StateName.COMPLETED)
+            case engine.CallsCompleted():
+                self._completed(command)
             case engine.AttemptEnded(run=run, number=number, outcome=outcome):
                 self.ended.setdefault(run, []).append(outcome)
                 self.owed.discard(run)
                 assert number == len(self.ended[run]), "attempts are numbered in order"
-            case engine.StateEntered(run=run, state=state, attempts=attempts):
-                self.entered.setdefault(run, []).append(state.name)
-                if state.is_final:
-                    kind = self.calls[run.node].kind
-                    ended = len(self.ended.get(run, ()))
-                    assert kind is NodeKind.SUBFLOW or attempts == ended
-                    self._final(run, state.name)
+            case engine.StateEntered(run=run, state=state, attempts=attempts) if state.is_final:
+                ended = len(self.ended.get(run, ()))
+                assert self.calls[run.node].kind is NodeKind.SUBFLOW or attempts == ended
+                self._final(run, state.name)
             case engine.MapExpanded(node=node, length=length):
                 assert node not in self.lengths
                 self.lengths[node] = length
@@ -204,6 +199,15 @@ class Referee:
                 self.settled.append(command)
             case _:
                 pass
+
+    def _completed(self, command: engine.CallsCompleted) -> None:
+        calls = calls_of(self.out[command.batch])
+        for chunk, position in command.chunks:
+            for offset, key in enumerate(keys_of(chunk)):
+                assert calls[position + offset] == (key, 1)
+                assert key not in self.ended
+                self.owed.remove(key)
+                self._final(key, StateName.COMPLETED)
 
     def _final(self, key: TaskRunKey, name: StateName) -> None:
         assert key not in self.finals, "one final state each"
@@ -268,7 +272,7 @@ class Referee:
         for chunk in chunks:
             assert chunk.attempt == 0
             assert chunk.node in self.dropped
-            for key in chunk.keys():
+            for key in keys_of(chunk):
                 assert key not in self.released
                 assert self.finals[key].type is StateType.COMPLETED
                 self.released.add(key)
@@ -301,13 +305,8 @@ def check(core: engine.Engine, window: int) -> None:
     unfinished = 0
     for runs in tables:
         ends = runs.states.translate(codes.ENDS)
-        mapped = runs.states.count(codes.MAPPED)
-        row_of_map = sum(
-            bool(ends[node]) and runs is ledger.calls and node in ledger.maps
-            for node in range(len(ends) if runs is ledger.calls else 0)
-        )
-        left = ends.count(codes.OPEN) - mapped
-        assert runs.unfinished == left, row_of_map
+        left = ends.count(codes.OPEN) - runs.states.count(codes.MAPPED)
+        assert runs.unfinished == left
         unfinished += left
         if isinstance(runs, Mapped):
             assert runs.failed == ends.count(codes.FAILED)
@@ -321,7 +320,20 @@ def check(core: engine.Engine, window: int) -> None:
 
 def _check_places(core: engine.Engine, tables: list[Runs]) -> None:
     """Check that each run is where its state says."""
-    queued, out = set(), set()
+    queued, out = _queued(core), _out(core)
+    for runs in tables:
+        for index, code in enumerate(runs.states):
+            place = (id(runs), index)
+            assert (code in (codes.QUEUED, codes.REQUEUED)) == (place in queued)
+            assert bool(codes.IS_OUT[code]) == (place in out)
+            if runs is core._ledger.calls and code == codes.PENDING:
+                waiting = core._ledger.waiting[index]
+                assert not waiting.all_done, "a run whose inputs are there is on its way"
+
+
+def _queued(core: engine.Engine) -> set[tuple[int, int]]:
+    """Return the runs in queues, by table and row."""
+    queued: set[tuple[int, int]] = set()
     for queue in core._kinds.queues:
         names: dict[str, int] = {}
         for piece in (*queue.pieces, *queue.freed):
@@ -333,22 +345,19 @@ def _check_places(core: engine.Engine, tables: list[Runs]) -> None:
                 assert (id(piece.runs), index) not in queued, "queued once"
                 assert piece.attempt == piece.runs.attempts(index) + 1
                 queued.add((id(piece.runs), index))
+    return queued
+
+
+def _out(core: engine.Engine) -> set[tuple[int, int]]:
+    """Return the runs in flight, by table and row."""
+    out = {(id(core._ledger.calls), node) for node in core._ledger.subflows}
     for flight in core._dispatch.flights.values():
         for position in range(flight.size):
             if position not in flight.returned:
                 runs, index = flight.run(position)
                 assert (id(runs), index) not in out, "in one batch"
                 out.add((id(runs), index))
-    for node in core._ledger.subflows:
-        out.add((id(core._ledger.calls), node))
-    for runs in tables:
-        for index, code in enumerate(runs.states):
-            place = (id(runs), index)
-            assert (code in (codes.QUEUED, codes.REQUEUED)) == (place in queued)
-            assert bool(codes.IS_OUT[code]) == (place in out)
-            if runs is core._ledger.calls and code == codes.PENDING:
-                waiting = core._ledger.waiting[index]
-                assert not waiting.all_done, "a run whose inputs are there is on its way"
+    return out
 
 
 @dataclass
