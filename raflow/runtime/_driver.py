@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import random
 import threading
@@ -94,14 +95,13 @@ class Driver:
         self._over = 0
         self._room = threading.Condition()
         self._dropped: deque[int] = deque()
-        seed = random.Random(environment.flow_run_id)  # noqa: S311 - jitter, not a secret
         capacity = backend.capacity()
         self._engine = engine.Engine(
             window=backend.window,
-            slots=lambda resources: places(resources, capacity),
+            slots=functools.cache(lambda resources: places(resources, capacity)),
             pace=pace,
             cancel_grace=cancel_grace,
-            rng=seed,
+            rng=random.Random(environment.flow_run_id),  # noqa: S311 - jitter, not a secret
         )
         self._timers: Timers[Message] = Timers()
         self._ended: _Values | None = None
@@ -110,34 +110,8 @@ class Driver:
         self._subflows: Subflows | None = None
         self._thread = threading.Thread(target=self._work, name="raflow-driver", daemon=True)
         self.session = backend.open(environment, self.post)
-        self._handlers: Mapping[type[object], Callable[[Any], None]] = {
-            Wake: lambda _: None,
-            execute.BatchEnded: self._batch_told,
-            execute.BatchLost: self._batch_told,
-            execute.CallsReturned: self._batch_told,
-            execute.CallStarted: self._call_started,
-            ChildStarted: self._child_started,
-            ChildEnded: self._child_ended,
-            ItemsTaken: self._items_taken,
-            TimeIsUp: self._time_is_up,
-            LogWritten: self._log,
-            TakeLog: self._log,
-        }
-        self._carry_out: Mapping[type[engine.Command], Callable[[Any], None]] = {
-            engine.SendBatch: self._send_batch,
-            engine.CancelBatch: self._cancel_batch,
-            engine.StartSubflow: self._start_subflow,
-            engine.CancelSubflow: self._cancel_subflow,
-            engine.SetRetryTimer: self._set_retry_timer,
-            engine.SetGraceTimer: self._set_grace_timer,
-            engine.SetSendTimer: self._set_send_timer,
-            engine.MapExpanded: self._map_expanded,
-            engine.CallsCompleted: self._calls_completed,
-            engine.AttemptEnded: self._attempt_ended,
-            engine.StateEntered: self._state_entered,
-            engine.ReleaseValues: self._release_values,
-            engine.RunSettled: self._run_settled,
-        }
+        self._handlers = self._message_handlers()
+        self._carry_out = self._command_handlers()
 
     def start(self, subflows: Subflows) -> None:
         """Begin to handle messages."""
@@ -336,7 +310,39 @@ class Driver:
         lines, self._lines = self._lines, []
         self.history.body_logged(lines)
 
+    def _message_handlers(self) -> Mapping[type[object], Callable[[Any], None]]:
+        return {
+            Wake: lambda _: None,
+            execute.BatchEnded: self._batch_told,
+            execute.BatchLost: self._batch_told,
+            execute.CallsReturned: self._batch_told,
+            execute.CallStarted: self._call_started,
+            ChildStarted: self._child_started,
+            ChildEnded: self._child_ended,
+            ItemsTaken: self._items_taken,
+            TimeIsUp: self._time_is_up,
+            LogWritten: self._log,
+            TakeLog: self._log,
+        }
+
     # Commands -----------------------------------------------------------------------------------
+
+    def _command_handlers(self) -> Mapping[type[object], Callable[[Any], None]]:
+        return {
+            engine.SendBatch: self._send_batch,
+            engine.CancelBatch: self._cancel_batch,
+            engine.StartSubflow: self._start_subflow,
+            engine.CancelSubflow: self._cancel_subflow,
+            engine.SetRetryTimer: self._set_retry_timer,
+            engine.SetGraceTimer: self._set_grace_timer,
+            engine.SetSendTimer: self._set_send_timer,
+            engine.MapExpanded: self._map_expanded,
+            engine.CallsCompleted: self._calls_completed,
+            engine.AttemptEnded: self._attempt_ended,
+            engine.StateEntered: self._state_entered,
+            engine.ReleaseValues: self._release_values,
+            engine.RunSettled: self._run_settled,
+        }
 
     def _send_batch(self, command: engine.SendBatch) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from array import array
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -96,13 +97,14 @@ def progress() -> Progress:
 class TestProgress:
     def test_a_run_moves_from_state_to_state(self, progress: Progress) -> None:
         seen = []
-        for happens in (
+        steps: list[Callable[[], None]] = [
             lambda: None,
             lambda: progress.task_runs_submitted("r1", [Chunk(READ.id)]),
             lambda: tell(progress, task_run(READ, StateName.RUNNING)),
             lambda: tell(progress, task_run(READ, StateName.COMPLETED)),
-        ):
-            happens()
+        ]
+        for step in steps:
+            step()
             row = progress.rows()[0]
             seen.append((row.state, row.counts.total(), row.submitted, row.is_done))
         assert seen == [

@@ -376,14 +376,6 @@ def test_keepers_travel_and_do_not_show_their_key(keeper: Keeper) -> None:
     assert "kkk" not in repr(keeper)
 
 
-def test_small_values_cost_microseconds(keeper: Keeper) -> None:
-    for value, limit in ((None, 5e-6), (7, 5e-6), ("text", 100e-6)):
-        begun = time.perf_counter()
-        for _ in range(1000):
-            keeper.keep(value, SMALL, run=RUN, attempt=1)
-        assert (time.perf_counter() - begun) / 1000 < limit
-
-
 # --- Plain values together ------------------------------------------------------------------------
 
 plain_values = (
