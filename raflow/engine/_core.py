@@ -65,7 +65,7 @@ class Engine:
         self._grace = cancel_grace
         self._ledger = ledger = Ledger()
         costs = Costs(self.pace, budget)
-        self._kinds = Kinds(ledger)
+        self._kinds = Kinds(ledger, costs)
         self._dispatch = Dispatch(ledger, self._kinds, costs, window=window, slots=slots)
         self._releases = Releases(ledger)
         self._judge = Judge(ledger, self._dispatch, self._releases)
@@ -104,8 +104,13 @@ class Engine:
         return self._ledger.open_calls
 
     def state(self, key: TaskRunKey) -> tuple[StateName, float]:
-        """Return the state of a task run, and since when; may be called from any thread."""
+        """Return the state of a task run, and since when; may be called from any thread.
+
+        A call that is not registered yet is PENDING since 0.
+        """
         runs, index = self._ledger.find(key)
+        if index >= len(runs.states):
+            return StateName.PENDING, 0.0
         return runs.name(index), runs.since[index]
 
     def waits_for(self, key: TaskRunKey) -> str:
@@ -113,7 +118,8 @@ class Engine:
 
         May be called from any thread.
         """
-        return waits_for(key, self._ledger)
+        known = key.node < len(self._ledger.calls.states)
+        return waits_for(key, self._ledger) if known else ""
 
     def handle(self, event: events.Event) -> list[commands.Command]:
         """Take an event and return what is to be done about it, in order."""

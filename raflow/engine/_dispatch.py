@@ -19,12 +19,12 @@ from raflow.engine._ready import (
     Load,
     Piece,
     Queue,
+    even_share,
     held_until,
     is_worth_a_second,
     load_of,
     names_of,
     share,
-    unknown_calls,
 )
 from raflow.engine._runs import Runs
 from raflow.model import Chunk, Resources, TaskRunEvent
@@ -196,7 +196,7 @@ class Dispatch:
         draft = Draft(
             costs=self._costs,
             limit=share(load, slots, self._costs.budget),
-            unknown=unknown_calls(load, slots),
+            even=even_share(load, slots),
         )
         if queue.alone:
             draft.most = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raflow.engine._ledger import Ledger
-from raflow.engine._ready import Queue, TaskKind
+from raflow.engine._ready import Costs, Queue, TaskKind
 from raflow.engine._runs import Mapped, Runs
 from raflow.model import Resources, TaskOptions
 
@@ -11,9 +11,10 @@ from raflow.model import Resources, TaskOptions
 class Kinds:
     """Finds the kind of a call, and makes it where there is none."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        """Begin without kinds."""
+    def __init__(self, ledger: Ledger, costs: Costs) -> None:
+        """Begin without kinds; `costs` learns how many calls of each overlap."""
         self._ledger = ledger
+        self._costs = costs
         self._by_id: dict[tuple[str, int], TaskKind] = {}
         """By name and identity of the options, which are slow to compare."""
         self._by_value: dict[tuple[str, TaskOptions], TaskKind] = {}
@@ -44,6 +45,8 @@ class Kinds:
         if queue is None:
             queue = self._queues[resources, alone] = Queue(resources=resources, alone=alone)
             self.queues.append(queue)
+        if options.concurrency_per_worker > 1:
+            self._costs.widths[name] = options.concurrency_per_worker
         kind = TaskKind(name=name, options=options, queue=queue)
         # The kind keeps its options alive, so that no others can come to the same address.
         self._by_id[name, id(options)] = self._by_value[name, options] = kind

@@ -151,12 +151,14 @@ class Costs:
         """Begin with what earlier runs have taught."""
         self.pace = pace
         self.budget = budget
+        self.widths: dict[str, int] = {}
+        """By task: how many of its calls overlap in one worker, if more than one do."""
         self._call = _CALL_SECONDS
 
     def known(self, name: str) -> float | None:
-        """Return the seconds of a call; None if nothing is known."""
+        """Return the seconds that a call takes from a worker; None if nothing is known."""
         seconds = self.pace.seconds(name)
-        return None if seconds is None else seconds + self._call
+        return None if seconds is None else seconds / self.widths.get(name, 1) + self._call
 
     def guess(self, name: str) -> float:
         """Return the seconds of a call; a part of the budget if nothing is known."""
@@ -218,9 +220,9 @@ def share(load: Load, slots: int, budget: float) -> float:
     return min(budget, max(_LEAST_SECONDS, load.seconds / (2 * slots)))
 
 
-def unknown_calls(load: Load, slots: int) -> int:
-    """Return how many calls of unknown duration a batch may hold."""
-    return max(1, min(_UNKNOWN_CALLS, -(-load.calls // slots)))
+def even_share(load: Load, slots: int) -> int:
+    """Return how many calls a batch may hold so that no slot stays empty."""
+    return max(1, -(-load.calls // slots))
 
 
 @dataclass(slots=True)
@@ -230,8 +232,8 @@ class Draft:
     costs: Costs
     limit: float
     """Seconds that it may hold."""
-    unknown: int
-    """How many more calls of unknown duration it may take."""
+    even: int
+    """How many calls it may hold where their duration does not count, or is not known."""
     most: int = MOST_CALLS
     pieces: list[Piece] = field(default_factory=list)
     seconds: float = 0.0

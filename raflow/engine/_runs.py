@@ -75,9 +75,10 @@ class Runs(ABC):
 
     def grow(self, count: int, at: float) -> None:
         """Add pending runs."""
-        self.states.extend(bytes(count))
+        # Other threads read, and judge by the states whether there is a row: they come last.
         self.since.extend(array("d", [at]) * count)
         self.truths.extend(bytes([UNKNOWN_TRUTH]) * count)
+        self.states.extend(bytes(count))
         self.unfinished += count
 
     @abstractmethod
@@ -168,11 +169,11 @@ class Calls(Runs):
     def add(self, calls: Sequence[CallMade], at: float) -> None:
         """Add calls, in the order of their ids."""
         assert calls[0].node == len(self.calls), "calls are registered in the order of their ids"
-        self.grow(len(calls), at)
         self.calls.extend(calls)
         self.keys.extend([call.key for call in calls])
         self.marks.extend(bytes(len(calls)))
         self.dropped.extend(bytes(len(calls)))
+        self.grow(len(calls), at)
 
     def call(self, index: int) -> CallMade:
         """Return a call that is not final."""

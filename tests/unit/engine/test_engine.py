@@ -34,6 +34,24 @@ def test_a_call_waits_for_its_input_and_says_so() -> None:
     assert bench.name(second) is StateName.SUBMITTED
 
 
+def test_a_call_that_is_not_registered_is_pending() -> None:
+    core = Bench().engine
+    assert core.state(TaskRunKey(7)) == (StateName.PENDING, 0.0)
+    assert core.waits_for(TaskRunKey(7)) == ""
+
+
+def test_items_say_what_they_wait_for() -> None:
+    bench = Bench()
+    first = bench.call("a")
+    second = bench.call("b", edge(first, 1, EdgeKind.ITEM), kind=NodeKind.MAP)
+    assert bench.engine.waits_for(TaskRunKey(second)) == "waits for a-0"
+    other = bench.call("c")
+    third = bench.call("d", edge(other, 3), kind=NodeKind.MAP, length=2)
+    assert bench.engine.waits_for(TaskRunKey(third, 1)) == "waits for c-2"
+    bench.end(other)
+    assert bench.engine.waits_for(TaskRunKey(third, 1)) == ""
+
+
 def test_an_input_that_was_final_before_the_call_counts() -> None:
     bench = Bench()
     first = bench.call()
