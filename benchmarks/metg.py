@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -35,7 +36,9 @@ SIZES = {
     "few": Size(25, 3, "rows for the others, which take longer"),
 }
 SIDES = ("raflow", "ray", "dask")
-SHORTEST, LONGEST = 8e-6, 64e-3
+SHORTEST, LONGEST = 8e-6, 33e-3
+PATIENCE_SECONDS = 30.0
+"""No longer length is tried after so long: a machine with other work to do is never half busy."""
 BEYOND = 2
 """How many more lengths are tried once the cores are half busy, for the plot."""
 
@@ -133,8 +136,8 @@ def sweep(efficiency: Callable[[float], float]) -> list[tuple[float, float]]:
     """Double the length until the cores are more than half busy, and `BEYOND` times more."""
     efficiency(SHORTEST)  # warms up
     curve: list[tuple[float, float]] = []
-    seconds, busy = SHORTEST, 0
-    while seconds <= LONGEST and busy <= BEYOND:
+    seconds, busy, started = SHORTEST, 0, time.monotonic()
+    while seconds <= LONGEST and busy <= BEYOND and time.monotonic() < started + PATIENCE_SECONDS:
         curve.append((seconds, efficiency(seconds)))
         busy += curve[-1][1] >= 0.5
         seconds *= 2
