@@ -239,12 +239,18 @@ class Draft:
     seconds: float = 0.0
     """Of the calls whose duration is known."""
     size: int = 0
+    unknown: int = _UNKNOWN_CALLS
+    """How many more calls of unknown duration it may take."""
 
     def room(self, name: str) -> int:
         """Return how many more calls of a task fit; one always fits at the beginning."""
         known = self.costs.known(name)
-        if known is None:
-            room = self.unknown if self.seconds < self.limit else 0
+        together = min(self.costs.widths.get(name, 1), self.even)
+        if self.size < together:
+            # They overlap: only together they keep a worker busy, however long they take.
+            room = together - self.size
+        elif known is None:
+            room = min(self.unknown, self.even - self.size) if self.seconds < self.limit else 0
         else:
             room = int((self.limit - self.seconds) / known) if known else self.most
         return min(max(room, 0 if self.size else 1), self.most - self.size)
