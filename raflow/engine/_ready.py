@@ -167,8 +167,7 @@ class Costs:
 
     def learn(self, between: float) -> None:
         """Take in how long a worker was busy per call besides the calls' own time."""
-        between = min(max(between, 0.0), _CALL_SECONDS_MOST)
-        self._call += _CALL_WEIGHT * (between - self._call)
+        self._call += _CALL_WEIGHT * (min(between, _CALL_SECONDS_MOST) - self._call)
 
 
 class Load(NamedTuple):

@@ -151,7 +151,9 @@ def learn(report: BatchReport, flight: Flight, costs: Costs) -> None:
     if begun > 1 and report.started_at[0]:
         own = sum(seconds for seconds, _ in totals.values())
         busy = max(report.ended_at[:: _step(size)]) - report.started_at[0]
-        costs.learn((busy - own) / begun)
+        if busy > own:
+            # Otherwise they overlapped, which says nothing about the time between them.
+            costs.learn((busy - own) / begun)
 
 
 def _step(size: int) -> int:

@@ -411,6 +411,7 @@ class Bench:
         retry: RetryPolicy | None = None,
         batch: bool = True,
         resources: Resources | None = None,
+        width: int = 1,
     ) -> engine.CallMade:
         node = self.nodes
         self.nodes += 1
@@ -419,6 +420,7 @@ class Bench:
             retry=retry or RetryPolicy(),
             batch=batch,
             resources=resources or Resources(),
+            concurrency_per_worker=width,
         )
         return engine.CallMade(
             at=self.now,

@@ -88,6 +88,12 @@ class TestSize:
         b = bench(1e-5, u=1e-5)
         assert sizes(b.register(b.made("t"), b.made("u"), b.made("t"))) == [3]
 
+    def test_calls_that_overlap_in_a_worker_stay_together(self) -> None:
+        b = bench(0.5)
+        assert sizes(b.register(*[b.made(width=10) for _ in range(100)])) == [10, 10, 10, 10]
+        few = bench(0.5)
+        assert sizes(few.register(*[few.made(width=10) for _ in range(6)])) == [3, 2, 1]
+
     def test_large_values_may_become_objects_of_their_own(self) -> None:
         b = Bench(slots=1, pace=Pace({"t": Learned(1e-4, 200 * 1024)}))
         first, _ = batches(b.register(*[b.made() for _ in range(400)]))
@@ -220,6 +226,20 @@ class TestReports:
         b.finish(b.batches()[0], Told(times=((1.0, 3.0), (3.0, 3.5))))
         assert b.engine.pace.seconds("a") == 2.0
         assert b.engine.pace.seconds("b") == 0.5
+
+    def test_what_overlapped_tells_nothing_of_the_time_between_calls(self) -> None:
+        b = bench(None, slots=1)
+        b.register(b.made("a"), b.made("a"))
+        costs = b.engine._dispatch._costs
+        before = costs._call
+        b.finish(b.batches()[0], Told(times=((1.0, 2.0), (1.0, 2.0))))
+        assert costs._call == before
+
+    def test_the_time_between_calls_is_learned(self) -> None:
+        b = bench(1e-3, slots=1)
+        b.register(b.made(), b.made())
+        b.finish(b.batches()[0], Told(times=((1.0, 1.001), (1.0014, 1.0024))))
+        assert b.engine._dispatch._costs._call == pytest.approx(0.9 * 1e-5 + 0.1 * 2e-4)
 
     def test_what_was_not_started_teaches_nothing(self) -> None:
         b = bench(None, slots=1)
