@@ -97,7 +97,7 @@ class Found(NamedTuple):
 @contextlib.contextmanager
 def dask_graph(cores: int) -> Iterator[Run]:
     """Keep a Dask cluster in a process of its own; a line of JSON asks it for a run."""
-    command = [str(python_of("dask")), "-m", "benchmarks.peers.dask_graphs", str(cores)]
+    command = [str(python_of("dask")), "-m", "benchmarks.peer_programs.dask_graphs", str(cores)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,12 +1,12 @@
 """The same empty tasks in other orchestrators: a fan-out of 500 and a chain of 200.
 
-Each peer has a program under `peers/` and an environment of its own, which is installed when it is
-first needed. The peers follow each other, so that none has to run beside Prefect's server; a round
-starts one process per workload. "process" is from its start to its end. "flow" is from the call of
-the flow to the moment when every task is in the peer's own record, after a warm-up flow in the same
-process, so without imports and start-up. Every program counts the tasks in that record, and the
-script ends if one is missing. The ratio says how many times as many tasks a second raflow runs, on
-threads of its own process; the note says the same of raflow on Ray.
+Each peer has a program under `peer_programs/` and an environment of its own, which is installed
+when it is first needed. The peers follow each other, so that none has to run beside Prefect's
+server; a round starts one process per workload. "process" is from its start to its end. "flow" is
+from the call of the flow to the moment when every task is in the peer's own record, after a warm-up
+flow in the same process, so without imports and start-up. Every program counts the tasks in that
+record, and the script ends if one is missing. The ratio says how many times as many tasks a second
+raflow runs, on threads of its own process; the note says the same of raflow on Ray.
 
 What is durable: raflow, Prefect, Dagster and Airflow each write SQLite. Dask writes nothing. Made
 ready before the clock starts: all databases, and Prefect's server. Airflow and Prefect on Ray have
@@ -39,7 +39,7 @@ SIZES = {
     "fan_out": Size(500, 10, "tasks of the fan-out"),
     "chain": Size(200, 5, "tasks of the chain"),
 }
-PROGRAMS = Path(__file__).parent / "peers"
+PROGRAMS = Path(__file__).parent / "peer_programs"
 WARM_UP = 3
 LIMIT_SECONDS = 600
 FASTEST, ON_RAY = "raflow, local", "raflow, Ray"

@@ -1,6 +1,6 @@
 """Runs the graphs of `metg.py` in Dask: each line `[pattern, width, steps, seconds]` is one run.
 
-Answers with the number of tasks that were run. `python -m benchmarks.peers.dask_graphs CORES`.
+Answers with the number of tasks that were run; its argument is the number of cores.
 """
 
 # Dask lives in an environment of its own.
