@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from raflow.model import CallReport, Chunk, Outcome, Resources, State, TaskRunKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendBatch:
+class SendBatch(NamedTuple):
     """Run these calls, in this order, within a budget of time.
 
     The inputs of each are there, or are values of calls before it in the batch: the worker starts
@@ -35,8 +33,7 @@ class CompletedChunk(NamedTuple):
     """Position in the batch of the first of them; the others follow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsCompleted:
+class CallsCompleted(NamedTuple):
     """Task runs completed at their first attempt, as most do: attempt and final state in one."""
 
     batch: int
@@ -44,68 +41,59 @@ class CallsCompleted:
     chunks: tuple[CompletedChunk, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseValues:
+class ReleaseValues(NamedTuple):
     """Nobody can use these values any more."""
 
     chunks: tuple[Chunk, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetSendTimer:
+class SetSendTimer(NamedTuple):
     """Send `SendDue` at this time."""
 
     due: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelBatch:
+class CancelBatch(NamedTuple):
     """End this batch: gently, or by killing its process."""
 
     batch: int
     force: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartSubflow:
+class StartSubflow(NamedTuple):
     """Run the child flow of this call; its inputs are there."""
 
     run: TaskRunKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelSubflow:
+class CancelSubflow(NamedTuple):
     """Cancel the child flow run of this call."""
 
     run: TaskRunKey
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetRetryTimer:
+class SetRetryTimer(NamedTuple):
     """Send `RetryDue` for this run at this time."""
 
     run: TaskRunKey
     due: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetGraceTimer:
+class SetGraceTimer(NamedTuple):
     """Send `GraceOver` at this time."""
 
     due: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapExpanded:
+class MapExpanded(NamedTuple):
     """The number of items of a map is known now."""
 
     node: int
     length: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnded:
+class AttemptEnded(NamedTuple):
     """An attempt is over; emitted before the state change that it leads to.
 
     Not emitted for what `CallsCompleted` tells. An attempt that no budget is charged for (its batch
@@ -125,8 +113,7 @@ class AttemptEnded:
     """Which value of the batch is the call's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateEntered:
+class StateEntered(NamedTuple):
     """A task run changed its state.
 
     Not emitted for what the runtime knows anyway: PENDING by `CallsRegistered` or when a first
@@ -139,8 +126,7 @@ class StateEntered:
     """Attempts begun so far."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettled:
+class RunSettled(NamedTuple):
     """The body has ended and every task run is final: the flow run can get its final state."""
 
     cancelled: bool

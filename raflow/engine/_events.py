@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from raflow.model import BatchReport, Edge, NodeKind, Outcome, State, TaskOptions, TaskRunKey
@@ -31,16 +30,14 @@ class CallMade(NamedTuple):
     """The items of a map come one after the other (`ItemsArrived`): the number is not known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsRegistered:
+class CallsRegistered(NamedTuple):
     """The body made calls, in this order."""
 
     at: float
     calls: Sequence[CallMade]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemsArrived:
+class ItemsArrived(NamedTuple):
     """A streamed map got more items, or came to its end."""
 
     at: float
@@ -53,16 +50,14 @@ class ItemsArrived:
     """Why the items end too early: the last of them is none, and ends FAILED with this message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FuturesDropped:
+class FuturesDropped(NamedTuple):
     """The body can ask for the values of these nodes no more, nor pass them on."""
 
     at: float
     nodes: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallBegan:
+class CallBegan(NamedTuple):
     """A submitted call has been running for a while."""
 
     at: float
@@ -71,8 +66,7 @@ class CallBegan:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallsReturned:
+class CallsReturned(NamedTuple):
     """A batch that goes on running handed back calls that it has not started, and will not."""
 
     at: float
@@ -80,16 +74,14 @@ class CallsReturned:
     positions: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchFinished:
+class BatchFinished(NamedTuple):
     """A batch ended with a report."""
 
     at: float
     report: BatchReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchDied:
+class BatchDied(NamedTuple):
     """A batch ended without a report: what it had done is lost."""
 
     at: float
@@ -101,15 +93,13 @@ class BatchDied:
     Empty: none had begun. None: that is not known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendDue:
+class SendDue(NamedTuple):
     """It is time to send what was held back to be sent together."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubflowEnded:
+class SubflowEnded(NamedTuple):
     """The child flow run of a subflow call reached a final state."""
 
     at: float
@@ -121,39 +111,34 @@ class SubflowEnded:
     """`bool` of its value, where that is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryDue:
+class RetryDue(NamedTuple):
     """The delay before a retry is over."""
 
     at: float
     run: TaskRunKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraceOver:
+class GraceOver(NamedTuple):
     """What runs after a cancel has had its time to stop."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureSeen:
+class FailureSeen(NamedTuple):
     """The flow's body looked at the outcome of a task run (`result`, `await`, `state`)."""
 
     at: float
     run: TaskRunKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BodyEnded:
+class BodyEnded(NamedTuple):
     """The flow's body returned, or raised; no more calls will be registered."""
 
     at: float
     raised: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelAsked:
+class CancelAsked(NamedTuple):
     """Somebody wants the run to end: nothing new starts from here on."""
 
     at: float
