@@ -205,6 +205,14 @@ class Recorder:
                     return None
                 time.sleep(pause)
                 pause *= 2
+            except Exception as error:
+                # A bug of raflow's. If this thread ended, the run would wait for it for ever.
+                self._error = errors.StoreError(
+                    f"The record could not be written: {type(error).__name__}: {error}. This is a "
+                    "bug in raflow: please report it with this message."
+                )
+                self._error.__cause__ = error
+                return None
 
 
 def newest(records: Iterable[Record]) -> tuple[Record, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import sysconfig
@@ -48,10 +49,18 @@ class Shipping:
         # cloudpickle sends __main__ by value anyway; raflow is installed wherever its workers are.
         if name.partition(".")[0] in {"__main__", "raflow"} or not isinstance(file, str):
             return False
-        file = os.path.realpath(file)
+        if file.startswith(_INSTALLED):
+            return False
+        file = _real(file)
         if file.startswith(_INSTALLED) or not (named or file.startswith(self._roots)):
             return False
         return not (self._same_machine and _found_at(name) == file)
+
+
+@functools.lru_cache(maxsize=4096)
+def _real(file: str) -> str:
+    """Return a path without links; every run asks for those of all modules."""
+    return os.path.realpath(file)
 
 
 def _found_at(name: str) -> str | None:

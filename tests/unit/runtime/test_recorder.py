@@ -132,3 +132,15 @@ def test_a_store_that_stays_away_is_told_by_flush(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(errors.StoreError, match="away"):
         recorder.flush()
     recorder.close()
+
+
+def test_a_bug_in_the_store_is_told_and_nobody_waits_for_ever() -> None:
+    class Broken(Sink):
+        def apply(self, batch: RecordBatch) -> bool:
+            raise KeyError("a column")
+
+    recorder = Recorder(Broken())
+    recorder.add("r", task_run(0, StateName.COMPLETED))
+    with pytest.raises(errors.StoreError, match=r"KeyError: 'a column'.*bug in raflow"):
+        recorder.flush()
+    recorder.close()
