@@ -10,10 +10,9 @@ from raflow.store import _tables
 
 def current(connection: sa.Connection) -> str | None:
     """Return the revision of a database; None if it holds no record yet."""
-    if not sa.inspect(connection).has_table(_tables.VERSION_TABLE):
+    if not sa.inspect(connection).has_table(_tables.version.name):
         return None
-    table = sa.table(_tables.VERSION_TABLE, sa.column("version_num"))
-    return connection.execute(sa.select(table.c.version_num)).scalar()
+    return connection.execute(sa.select(_tables.version.c.version_num)).scalar()
 
 
 def outdated(revision: str | None, shown: str) -> errors.StoreError:

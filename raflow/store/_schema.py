@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+import sqlalchemy as sa
+
+from raflow import errors
 from raflow.store import _engine, _revision, _tables
 
 EXPECTED_REVISION: Final = _tables.HEAD
 """The revision that this code needs."""
+
+# A number that no other program is likely to lock.
+_ADVISORY_LOCK: Final = int.from_bytes(b"raflow")
+_WAIT_SECONDS: Final = 60.0
 
 
 def upgrade(url: str) -> str | None:
@@ -25,10 +32,13 @@ def upgrade(url: str) -> str | None:
         StoreError: The database cannot be reached or changed, belongs to something else, or was
             made by a newer raflow.
     """
-    # Alembic takes longer to import than the rest of raflow and is hardly ever needed.
-    from raflow.store import _migrate  # noqa: PLC0415
-
-    return _migrate.upgrade(url)
+    database = _engine.Database.connect(
+        url, create=True, wait_seconds=_WAIT_SECONDS, foreign_keys=False
+    )
+    try:
+        return database.write(lambda connection: _upgrade(connection, database.shown))
+    finally:
+        database.close()
 
 
 def current_revision(url: str) -> str | None:
@@ -45,3 +55,37 @@ def current_revision(url: str) -> str | None:
         return database.read(_revision.current)
     finally:
         database.close()
+
+
+def _upgrade(connection: sa.Connection, shown: str) -> str | None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+    before = _revision.current(connection)
+    if before is None:
+        _refuse_foreign(connection, shown)
+        _make(connection)
+    elif before != EXPECTED_REVISION:
+        # Alembic takes longer to import than the rest of raflow and is hardly ever needed.
+        from raflow.store import _migrate  # noqa: PLC0415
+
+        _migrate.migrate(connection, shown)
+    return before
+
+
+def _make(connection: sa.Connection) -> None:
+    """Make what all migrations together would make."""
+    _tables.metadata.create_all(connection, checkfirst=False)
+    _tables.version.create(connection)
+    connection.execute(sa.insert(_tables.version).values(version_num=EXPECTED_REVISION))
+
+
+def _refuse_foreign(connection: sa.Connection, shown: str) -> None:
+    present = set(sa.inspect(connection).get_table_names())
+    if connection.dialect.name != "sqlite":
+        # A server's database may be shared, as long as the names of the tables differ.
+        present &= set(_tables.metadata.tables)
+    if present:
+        raise errors.StoreError(
+            f"The database {shown!r} already holds tables of something else "
+            f"({', '.join(sorted(present)[:5])}). Choose another one with RAFLOW_DATABASE_URL."
+        )

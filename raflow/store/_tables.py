@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 HEAD: Final = "0002"
 """The revision that these tables are at."""
 
-VERSION_TABLE: Final = "raflow_version"
-"""Where a database keeps its revision; not Alembic's default, which another program might use."""
+version: Final = sa.Table(
+    "raflow_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="raflow_version_pkc"),
+)
+"""Where a database keeps its revision, as Alembic would make it; not by Alembic's default name,
+which another program might use."""
 
 metadata: Final = sa.MetaData(
     naming_convention={

@@ -43,6 +43,14 @@ def execute(url: str, *statements: str) -> None:
         database.close()
 
 
+def migrate(url: str, *, to: str) -> None:
+    database = _engine.Database.connect(url, create=True, foreign_keys=False)
+    try:
+        database.write(lambda connection: _migrate.migrate(connection, database.shown, to=to))
+    finally:
+        database.close()
+
+
 def test_the_code_needs_the_last_revision() -> None:
     assert SCRIPTS.get_heads() == [store.EXPECTED_REVISION]
 
@@ -58,11 +66,11 @@ def test_an_empty_database_becomes_usable(database_url: str) -> None:
 
 
 def test_migrations_make_the_tables_that_the_code_knows(database_url: str) -> None:
-    store.upgrade(database_url)
+    migrate(database_url, to="head")
     database = _engine.Database.connect(database_url, create=False)
 
     def differences(connection: sa.Connection) -> object:
-        options = {"version_table": _tables.VERSION_TABLE, "compare_type": True}
+        options = {"version_table": _tables.version.name, "compare_type": True}
         context = MigrationContext.configure(connection, opts=options)
         return compare_metadata(context, _tables.metadata)
 
@@ -72,25 +80,75 @@ def test_migrations_make_the_tables_that_the_code_knows(database_url: str) -> No
         database.close()
 
 
-def test_on_sqlite_migrations_keep_rows_where_the_tables_say(sqlite_url: str) -> None:
-    store.upgrade(sqlite_url)
-    engine = sa.create_engine(sqlite_url)
-    with engine.connect() as connection:
-        query = "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
-        ordered_by_key = {name for name, wr in connection.exec_driver_sql(query) if wr}
-    engine.dispose()
-    assert ordered_by_key == {
-        table.name
-        for table in _tables.metadata.tables.values()
-        if not table.dialect_options["sqlite"]["with_rowid"]
+def test_migrations_make_what_a_new_sqlite_file_has(tmp_path: Path) -> None:
+    new, migrated = f"sqlite:///{tmp_path / 'new.db'}", f"sqlite:///{tmp_path / 'migrated.db'}"
+    store.upgrade(new)
+    migrate(migrated, to="head")
+    schema = schema_of(new)
+    assert schema == schema_of(migrated)
+    assert {name for kind, name in schema if kind == "table"} >= set(_tables.metadata.tables)
+    assert store.current_revision(new) == store.current_revision(migrated)
+
+
+def schema_of(url: str) -> dict[tuple[object, object], list[str]]:
+    """Return the statement of each table and index: constraints, names, WITHOUT ROWID and all."""
+    rows = rows_of(url, "SELECT type, name, COALESCE(sql, '') FROM sqlite_master")
+    lines = {(kind, name): str(sql).splitlines() for kind, name, sql in rows}
+    return {
+        # Constraints have no order, columns do.
+        key: sorted(
+            (line.strip(" \t,") for line in its_lines),
+            key=lambda line: line if line.startswith("CONSTRAINT") else "",
+        )
+        for key, its_lines in lines.items()
     }
+
+
+@pytest.mark.postgres
+def test_migrations_make_what_a_new_server_database_has(postgres_url: str) -> None:
+    of_schema = {}
+    for schema in ("new", "migrated"):
+        execute(postgres_url, f"CREATE SCHEMA {schema}")
+        url = f"{postgres_url}&options=-csearch_path%3D{schema}"
+        store.upgrade(url) if schema == "new" else migrate(url, to="head")
+        of_schema[schema] = [rows_of(url, query) for query in CATALOG]
+        assert store.current_revision(url) == store.EXPECTED_REVISION
+    text = repr(of_schema["migrated"]).replace("migrated.", "new.")
+    assert text == repr(of_schema["new"])
+    assert all(of_schema["new"])
+
+
+CATALOG = (
+    """SELECT c.relkind, c.relname, c.reloptions, a.attname, a.attnum,
+    format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attstorage, a.attcollation,
+    pg_get_expr(d.adbin, d.adrelid)
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (c.oid, a.attnum)
+    WHERE c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY c.relname, a.attnum""",
+    """SELECT conname, conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = current_schema()::regnamespace ORDER BY 2, 1""",
+    """SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema()
+    ORDER BY 1, 2""",
+)
+"""Columns, constraints and indexes of a schema."""
+
+
+def rows_of(url: str, query: str) -> list[tuple[object, ...]]:
+    database = _engine.Database.connect(url, create=False)
+    try:
+        return database.read(
+            lambda connection: [tuple(row) for row in connection.exec_driver_sql(query)]
+        )
+    finally:
+        database.close()
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_a_history_of_every_revision_can_be_read(
     database_url: str, tmp_path: Path, revision: str
 ) -> None:
-    _migrate.upgrade(database_url, to=revision)
+    migrate(database_url, to=revision)
     script = (HISTORY / f"{revision}.sql").read_text(encoding="utf-8")
     rows = [_for(database_url, part) for part in script.split(";\n") if part.strip()]
     execute(database_url, *rows, *_set_sequence(database_url))
@@ -138,7 +196,7 @@ COUNTS = {0: {StateType.COMPLETED: 1}, 1: {StateType.COMPLETED: 2}}
 
 
 def test_blocks_of_revision_0002_can_be_read(database_url: str, tmp_path: Path) -> None:
-    _migrate.upgrade(database_url, to="0002")
+    migrate(database_url, to="0002")
     script = (HISTORY / "0002.sql").read_text(encoding="utf-8")
     rows = [_for(database_url, part) for part in script.split(";\n") if part.strip()]
     execute(database_url, *rows)
@@ -163,7 +221,7 @@ def test_blocks_of_revision_0002_can_be_read(database_url: str, tmp_path: Path) 
 
 
 def test_graphs_of_any_size_survive_the_change_to_blocks(database_url: str, tmp_path: Path) -> None:
-    _migrate.upgrade(database_url, to="0001")
+    migrate(database_url, to="0001")
     script = (HISTORY / "0001.sql").read_text(encoding="utf-8")
     first, *_ = [part for part in script.split(";\n") if "INTO flow_runs" in part]
     number = "WITH RECURSIVE ids (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM ids WHERE id < "
@@ -208,9 +266,9 @@ def _set_sequence(url: str) -> list[str]:
 
 def test_of_several_processes_one_upgrades_and_the_others_wait(database_url: str) -> None:
     code = (
-        "import sys; from raflow.store import _migrate\n"
+        "import sys; from raflow import store\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
-        "print(_migrate.upgrade(sys.argv[1]))"
+        "print(store.upgrade(sys.argv[1]))"
     )
     processes = [
         subprocess.Popen(

@@ -9,7 +9,7 @@ from raflow.store import _tables
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=_tables.metadata,
-    version_table=_tables.VERSION_TABLE,
+    version_table=_tables.version.name,
     # Whole or not at all, on SQLite too: its transactions cover changes of tables.
     transactional_ddl=True,
     render_as_batch=True,
