@@ -124,7 +124,9 @@ def measure(bench: Bench, cores: int, run: Run, pattern: str, steps: int) -> Fou
         return width * steps * seconds / (wall * cores)
 
     curve = sweep(efficiency)
-    half = next((at for at, point in enumerate(curve) if point[1] >= 0.5), len(curve) - 1)
+    half = next((at for at, point in enumerate(curve) if point[1] >= 0.5), None)
+    if half is None:
+        return Found([curve[-1][0]], curve)
     (short, _), (long, _) = curve[max(half - 1, 0)], curve[half]
     crossings = [
         crossing((short, efficiency(short)), (long, efficiency(long))) for _ in range(bench.rounds)
@@ -145,11 +147,14 @@ def sweep(efficiency: Callable[[float], float]) -> list[tuple[float, float]]:
 
 
 def crossing(shorter: tuple[float, float], longer: tuple[float, float]) -> float:
-    """Return where the line through two `(length, efficiency)` is at one half, within both."""
+    """Return where the line through two `(length, efficiency)` is at one half.
+
+    At least half of the shorter length and at most twice the longer, if both are on the same side of it.
+    """
     (low, below), (high, above) = shorter, longer
     if above <= below:
         return high
-    share = min(max((0.5 - below) / (above - below), 0.0), 1.0)
+    share = min(max((0.5 - below) / (above - below), -1.0), 2.0)
     return float(low * (high / low) ** share)
 
 
