@@ -149,7 +149,7 @@ def sweep(efficiency: Callable[[float], float]) -> list[tuple[float, float]]:
 def crossing(shorter: tuple[float, float], longer: tuple[float, float]) -> float:
     """Return where the line through two `(length, efficiency)` is at one half.
 
-    At least half of the shorter length and at most twice the longer, if both are on the same side of it.
+    If both are on the same side of it: not below half of the shorter, nor above twice the longer.
     """
     (low, below), (high, above) = shorter, longer
     if above <= below:
