@@ -7,8 +7,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from raflow import errors
 
 _REMEDY = (
@@ -45,8 +43,7 @@ def check_storage(url: str) -> None:
                 url=url,
             )
     finally:
-        fs, path = _open(written)
-        fs.rm_file(path)
+        _remove(written)
 
 
 def write(storage: str, name: str, data: bytes) -> str:
@@ -64,12 +61,13 @@ def write(storage: str, name: str, data: bytes) -> str:
         ResultStorageError: Storage cannot be written.
     """
     try:
+        folder = _local(storage)
+        if folder is not None:
+            _write_file(folder / name, data)
+            return f"file://{(folder / name).as_posix()}"
         fs, root = _open(storage)
         path = f"{root.rstrip('/')}/{name}"
-        if "file" in _protocols(fs):
-            _write_file(Path(path), data)
-        else:
-            fs.pipe_file(path, data)
+        fs.pipe_file(path, data)
         return str(fs.unstrip_protocol(path))
     except errors.RaflowError:
         raise
@@ -86,6 +84,9 @@ def read(url: str) -> bytes:
         ResultStorageError: They cannot be read.
     """
     try:
+        file = _local(url)
+        if file is not None:
+            return file.read_bytes()
         fs, path = _open(url)
         return bytes(fs.cat_file(path))
     except errors.RaflowError:
@@ -98,7 +99,25 @@ def read(url: str) -> bytes:
         ) from error
 
 
+def _remove(url: str) -> None:
+    file = _local(url)
+    if file is not None:
+        file.unlink()
+        return
+    fs, path = _open(url)
+    fs.rm_file(path)
+
+
+def _local(url: str) -> Path | None:
+    """Return the path that a URL means if it is one of this machine."""
+    scheme, _, path = url.rpartition("://")
+    return Path(path).expanduser().absolute() if scheme in {"", "file", "local"} else None
+
+
 def _open(url: str) -> tuple[Any, str]:
+    # Most results are files of this machine, and the first task should not wait for this import.
+    import fsspec  # noqa: PLC0415
+
     try:
         fs, path = fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -106,10 +125,6 @@ def _open(url: str) -> tuple[Any, str]:
             f"{url!r} names no result storage that can be used here: {error}. {_REMEDY}", url=url
         ) from error
     return fs, path
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def _write_file(path: Path, data: bytes) -> None:

@@ -42,6 +42,21 @@ def test_a_storage_that_does_not_work_is_named_with_a_remedy(
         keeper.keep("x" * 100_000, ResultPolicy(persist=True), run=TaskRunKey(0), attempt=1)
 
 
+@pytest.mark.parametrize("folder", ["plain", "a b%20c", "a::b", "a#b?c"])
+@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+def test_a_folder_is_the_one_of_that_name(tmp_path: Path, scheme: str, folder: str) -> None:
+    url = _storage.write(f"{scheme}{tmp_path / folder}", "x.json", b"data")
+    assert url == f"file://{tmp_path / folder}/x.json"
+    assert (tmp_path / folder / "x.json").read_bytes() == _storage.read(url) == b"data"
+
+
+def test_what_is_not_a_path_of_this_machine_goes_to_its_file_system() -> None:
+    url = _storage.write("memory://results", "x.json", b"data")
+    assert url.startswith("memory://")
+    assert _storage.read(url) == b"data"
+    assert _storage.read(f"simplecache::{url}") == b"data"
+
+
 def test_a_file_appears_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
