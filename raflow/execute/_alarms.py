@@ -73,6 +73,8 @@ class Alarms:
             callback = alarm.callback
             if callback is not None:
                 self._call(callback)
+            # What they hold goes now, not when the next alarm is due: it may be large.
+            del alarm, callback
 
     def _next(self) -> Alarm | None:
         with self._changed:

@@ -6,6 +6,7 @@ import bisect
 import threading
 import time
 from collections.abc import Iterable, MutableSequence, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from raflow import errors
@@ -64,14 +65,17 @@ class Course:
     ) -> None:
         """Prepare a batch; see `BatchLoop`."""
         self.site = site
+        jobs = list(jobs)
+        self.size = sum(job.size for job in jobs)
+        self.tally = Tally(self.size, site, own_values)
+        # Nothing here refers back to the course: large inputs must go when the batch is over, not
+        # when the garbage collector comes by.
+        inputs = Inputs(loader, site.thaw, partial(_value_in_batch, self.tally, site))
         self.works: list[Work] = []
-        inputs = Inputs(loader, site.thaw, self._value_in_batch)
         size = 0
         for job in jobs:
             self.works.append(Work(job, size, loader, inputs, site))
             size += job.size
-        self.size = size
-        self.tally = Tally(size, site, own_values)
         self.cell: MutableSequence[int] = [-1] * (LANES + 1) if cell is None else cell
         self.sinks = CallSinks()
         self.next = 0
@@ -202,10 +206,6 @@ class Course:
         ending = Ending(outcome=Outcome.CANCELLED, message="it was cancelled before it started")
         self.land(position, work, new_context(work, position - work.base), ending)
 
-    def _value_in_batch(self, position: int) -> object:
-        entry = self.tally.entry(position)
-        return entry if is_plain(entry) else self.site.thaw(entry)
-
     # --- by other threads -----------------------------------------------------------------------
 
     def hand_back(self) -> Sequence[int]:
@@ -272,3 +272,8 @@ class Course:
 
 def _wrote(context: CallContext) -> bool:
     return context.sink is not None and context.sink.has_text
+
+
+def _value_in_batch(tally: Tally, site: Site, position: int) -> object:
+    entry = tally.entry(position)
+    return entry if is_plain(entry) else site.thaw(entry)

@@ -38,6 +38,10 @@ _AUTHENTICATION: Final = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 _LEFT_OUT: Final = {"no_monitor": True, "include_log_monitor": False}
 """An autoscaler, and what copies the output of workers to the driver."""
 
+_SYSTEM: Final = {"free_objects_period_milliseconds": 20}
+"""Values that are let go leave the object store at once, not once a second: a chain over large
+arrays would fill it, and fresh memory is slow."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -169,7 +173,12 @@ def _start(home: Path, num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         with _only_what_is_needed():
-            _init(address="local", num_cpus=num_cpus, include_dashboard=False)
+            _init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _system_config=dict(_SYSTEM),
+            )
     except Exception as error:
         raise errors.BackendError(
             f"A local Ray could not be started: {error} Its own log is in /tmp/ray/session_latest/"
