@@ -328,3 +328,39 @@ def test_a_call_that_ends_its_process_harms_only_itself(
     told = Counter(attempt.key.map_index for attempt in attempts)
     assert all(told[x] >= ran[x] for x in range(1000))
     assert ran[500] == 1
+
+
+def test_a_chain_over_large_arrays_keeps_the_object_store_small(world: World) -> None:
+    @task
+    def make(megabytes: int) -> np.ndarray[Any, Any]:
+        return np.zeros(megabytes * 125_000)
+
+    @task
+    def add_one(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return array + 1
+
+    @task
+    def first(array: np.ndarray[Any, Any]) -> float:
+        return float(array[0])
+
+    @flow
+    def steps(megabytes: int, count: int) -> float:
+        array = make(megabytes)
+        for _ in range(count):
+            array = add_one(array)
+        return first(array)
+
+    assert steps(1, 2) == 2
+    before = store_megabytes()
+    assert steps(100, 20) == 20
+    assert store_megabytes() - before < 320
+
+
+def store_megabytes() -> float:
+    """How much of the object store of this process's Ray has ever been touched."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "raylet":
+            for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                if "plasma" in os.readlink(descriptor):
+                    return descriptor.stat().st_blocks * 512 / 1e6
+    raise LookupError("there is no raylet below this process")

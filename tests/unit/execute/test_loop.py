@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import math
 import pickle
 import threading
 import time
+import weakref
 from array import array
 from typing import Any, NoReturn
 
@@ -49,6 +51,10 @@ def echo(x: Any) -> Any:
 
 def add(x: Any, y: Any = 1) -> Any:
     return x + y
+
+
+def type_of(x: Any) -> str:
+    return type(x).__name__
 
 
 def fail(x: object = None) -> NoReturn:
@@ -678,3 +684,26 @@ def test_calls_are_put_together_where_they_share_function_and_settings() -> None
         (1, "add-5", (5, -1), 1),
     ]
     assert jobs[0].attempt(1) == 3
+
+
+def test_inputs_go_with_the_batch_and_do_not_wait_for_the_garbage_collector() -> None:
+    class Large:
+        """Stands for an array in the object store."""
+
+    loader = FakeLoader()
+    large = loader.objects["values"] = Large()
+    gone = weakref.ref(large)
+    calls = [
+        single(0, type_of, {"x": HOLE}, inputs={0: ValueRef("values", -1)}),
+        single(1, echo, {"x": HOLE}, inputs={0: InBatch(0)}),
+    ]
+    gc.disable()
+    try:
+        loop = loop_of(*calls, loader=loader, site=site(thaw=lambda entry: entry))
+        assert loop.run(StillWatch())
+        loop.end()
+        del loop, large, calls
+        loader.objects.clear()
+        assert gone() is None
+    finally:
+        gc.enable()
