@@ -702,8 +702,7 @@ def test_inputs_go_with_the_batch_and_do_not_wait_for_the_garbage_collector() ->
         loop = loop_of(*calls, loader=loader, site=site(thaw=lambda entry: entry))
         assert loop.run(StillWatch())
         loop.end()
-        del loop, large, calls
-        loader.objects.clear()
+        del loop, large, calls, loader
         assert gone() is None
     finally:
         gc.enable()
