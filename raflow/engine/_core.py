@@ -47,7 +47,7 @@ class Engine:
         window: int,
         slots: Callable[[Resources], int],
         pace: Pace | None = None,
-        budget: float = 0.05,
+        budget: float = 0.1,
         cancel_grace: float = 10.0,
         rng: random.Random | None = None,
     ) -> None:

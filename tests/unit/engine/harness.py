@@ -377,6 +377,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.engine = engine.Engine(
+            budget=0.05,
             window=self.window,
             slots=lambda _: self.slots,
             pace=self.pace,
