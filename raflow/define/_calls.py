@@ -9,6 +9,7 @@ from raflow import errors
 from raflow.define._futures import AllowFailure, BaseFuture, MapFuture, TaskFuture
 from raflow.define._lift import Lifter, may_hold
 from raflow.define._requests import (
+    NO_ARGUMENTS,
     CallRequest,
     Dependency,
     FlowContext,
@@ -80,8 +81,10 @@ def single_call(
             options,
             arguments,
             dependencies,
-            runnable=runnable,
-            line=line,
+            None,
+            NO_ARGUMENTS,
+            runnable,
+            line,
         )
     )
     return TaskFuture(context, node, key, target.name, line)

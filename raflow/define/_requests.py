@@ -6,8 +6,9 @@ runtime's, which starts it, or tracing's, which only draws it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from raflow.define._definition import Definition
 
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Hole(NamedTuple):
@@ -66,7 +67,7 @@ class CallRequest(NamedTuple):
     items: Columns | Stream | None = None
     """For a map over what the body gave: each item's own arguments, all there or coming one after
     the other. None for a map over values to come alone (`item_arguments`), and for single calls."""
-    item_arguments: Mapping[str, Any] = _NOTHING
+    item_arguments: Mapping[str, Any] = NO_ARGUMENTS
     """For a map: the arguments that are a `Hole` of an ITEM dependency, alike for every item."""
     runnable: bool = True
     """False for `run_if=False`."""
@@ -117,13 +118,11 @@ class CallKeys:
 
     def __init__(self) -> None:
         """Begin a flow run."""
-        self._counts: Counter[str] = Counter()
+        self._counts: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
     def next(self, name: str) -> str:
         """Return the key of the next call of the task or flow of this name: `extract-0`."""
-        count = self._counts[name]
-        self._counts[name] += 1
-        return f"{name}-{count}"
+        return f"{name}-{next(self._counts[name])}"
 
 
 class FlowContext(Protocol):

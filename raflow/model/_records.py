@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from raflow.model._graph_parts import Edge, GraphNode
 from raflow.model._report import Chunk, ErrorInfo, Outcome, Place, ResultInfo, TaskRunKey
@@ -74,16 +74,14 @@ class FlowRun:
     result: ResultInfo | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeRecord:
+class NodeRecord(NamedTuple):
     """A node of the run's graph."""
 
     flow_run_id: str
     node: GraphNode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeRecord:
+class EdgeRecord(NamedTuple):
     """An edge of the run's graph."""
 
     flow_run_id: str

@@ -115,7 +115,7 @@ class Children:
         value: Any = None,
         error: BaseException | None = None,
     ) -> None:
-        now = self._driver.now()
+        now = self._driver.clock()
         event = engine.SubflowEnded(
             at=now,
             run=run,

@@ -9,9 +9,10 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from raflow import engine, errors, execute
-from raflow.define import CallKeys, CallRequest, Columns, Registered, Task
+from raflow.define import CallKeys, CallRequest, Columns, Registered, Stream, Task
 from raflow.model import (
     Capacity,
+    Edge,
     Resources,
     State,
     StateType,
@@ -31,6 +32,8 @@ class RunContext:
     def __init__(self, driver: Driver, capacity: Capacity) -> None:
         """Talk to this driver, whose backend offers this capacity."""
         self._driver = driver
+        self._pack = driver.session.pack
+        self._clock = driver.clock
         self._capacity = capacity
         self._lock = threading.Lock()
         self._keys = CallKeys()
@@ -46,15 +49,17 @@ class RunContext:
             packed = request.arguments
             if request.item_arguments:
                 packed = {**packed, **request.item_arguments}
-            arguments = driver.session.pack(target.name, packed)
+            arguments = self._pack(target.name, packed)
+        edges: tuple[Edge, ...] = ()
+        items = None
         with self._lock:
             node, key = len(driver.entries), self._keys.next(target.name)
-            items = self._items(request, node)
-            edges = tuple([found.edge(node) for found in request.dependencies])
-            entry = CallEntry(
-                request, key, driver.now(), edges, function, settings, arguments, items
-            )
-            driver.call(entry)
+            if request.dependencies:
+                edges = tuple([found.edge(node) for found in request.dependencies])
+            if request.items is not None:
+                items = self._items(request, request.items, node)
+            now = self._clock()
+            driver.call(CallEntry(request, key, now, edges, function, settings, arguments, items))
         if isinstance(items, Streamed):
             items.start()
         return Registered(node, key)
@@ -82,15 +87,13 @@ class RunContext:
             self._known[id(task)] = known
         return known.function, known.settings
 
-    def _items(self, request: CallRequest, node: int) -> Items | None:
+    def _items(self, request: CallRequest, items: Columns | Stream, node: int) -> Items:
         """Prepare the items of a map; the first is packed now, to see whether it can travel."""
-        if request.items is None:
-            return None
-        if isinstance(request.items, Columns):
-            if len(request.items):
-                self._driver.session.pack_items(request.target.name, request.items.slice(0, 1))
-            return Given(request.items)
-        return Streamed(node, request.items, self._driver.post, self._driver.now)
+        if isinstance(items, Columns):
+            if len(items):
+                self._driver.session.pack_items(request.target.name, items.slice(0, 1))
+            return Given(items)
+        return Streamed(node, items, self._driver.post, self._clock)
 
     def _function(self, task: Task[..., Any]) -> execute.FunctionHandle:
         """Make a task known to the backend."""
@@ -174,7 +177,7 @@ class RunContext:
     def _see(self, failed: Iterable[TaskRunKey]) -> None:
         """Tell the engine which failures the body has looked at."""
         for key in failed:
-            self._driver.post(engine.FailureSeen(at=self._driver.now(), run=key))
+            self._driver.post(engine.FailureSeen(at=self._driver.clock(), run=key))
 
     def _value(self, found: execute.ValueRef | RunOutcome | None, *, raise_on_failure: bool) -> Any:
         if isinstance(found, execute.ValueRef):

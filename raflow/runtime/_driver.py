@@ -88,7 +88,8 @@ class Driver:
         self.entries: list[CallEntry | None] = []
         self.settled: Future[engine.RunSettled] = Future()
         self.cancel_reason = ""
-        self._clock = clock
+        self.clock = clock
+        """Returns the time; for all threads of the run."""
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._awake = False
         self._registered = 0
@@ -126,19 +127,19 @@ class Driver:
         """Hand over a message, from any thread."""
         self._inbox.put(message)
 
-    def call(self, entry: CallEntry) -> int:
-        """Take a call of the body and return its node; the caller sees to it that one at a time.
+    def call(self, entry: CallEntry) -> None:
+        """Take a call of the body; the caller sees to it that one at a time.
 
         Waits while too many calls are under way, but not for ever: the event loop of an async body
         may have to go on for any of them to end.
         """
-        node = len(self.entries)
-        if node - self._over > _OPEN_CALLS:
+        entries = self.entries
+        if len(entries) - self._over > _OPEN_CALLS:
             with self._room:
                 self._room.wait(_ROOM_SECONDS)
-        self.entries.append(entry)
-        self._wake()
-        return node
+        entries.append(entry)
+        if not self._awake:
+            self._wake()
 
     def drop(self, node: int) -> None:
         """Take note that no future of a node is left; safe wherever the interpreter frees one."""
@@ -164,15 +165,11 @@ class Driver:
                 return found.state
             name, at = self._engine.state(run)
             return State(name=name, at=at)
-        return State(name=StateName.PENDING, at=self._clock())
+        return State(name=StateName.PENDING, at=self.clock())
 
     def cancel(self, reason: str) -> None:
         """Ask the run to end; asking again kills what still runs."""
-        self.post(engine.CancelAsked(at=self._clock(), reason=reason))
-
-    def now(self) -> float:
-        """Return the time by the driver's clock."""
-        return self._clock()
+        self.post(engine.CancelAsked(at=self.clock(), reason=reason))
 
     def close(self) -> None:
         """Give back what the run holds; call it after the run has settled, or before `start`."""
@@ -211,10 +208,10 @@ class Driver:
     def _next_messages(self) -> list[Message]:
         """Wait for a message or a timer; return what there is now."""
         try:
-            messages = [self._inbox.get(timeout=self._timers.wait(self._clock()))]
+            messages = [self._inbox.get(timeout=self._timers.wait(self.clock()))]
         except queue.Empty:
             messages = []
-        return [*messages, *self._timers.due(self._clock())]
+        return [*messages, *self._timers.due(self.clock())]
 
     def _take_calls(self) -> None:
         """Register what the body has called, and what it has dropped, since the last message."""
@@ -228,10 +225,10 @@ class Driver:
             made = [_call_made(start + n, entry) for n, entry in enumerate(entries) if entry]
             self.history.called(made, entries)
             self._registered = end
-            self._feed(engine.CallsRegistered(at=self._clock(), calls=made))
+            self._feed(engine.CallsRegistered(at=self.clock(), calls=made))
         if self._dropped:
             nodes = [self._dropped.popleft() for _ in range(len(self._dropped))]
-            self._feed(engine.FuturesDropped(at=self._clock(), nodes=nodes))
+            self._feed(engine.FuturesDropped(at=self.clock(), nodes=nodes))
 
     def _handle(self, message: Message) -> None:
         self._handlers.get(type(message), self._feed)(message)
@@ -242,7 +239,7 @@ class Driver:
         self._feed(engine.CallBegan(at=message.at, run=run, attempt=attempt))
 
     def _child_started(self, message: ChildStarted) -> None:
-        self._feed(engine.CallBegan(at=self._clock(), run=message.run, attempt=1))
+        self._feed(engine.CallBegan(at=self.clock(), run=message.run, attempt=1))
         self.history.child_started(message.run, message.flow_run_id)
 
     def _child_ended(self, message: ChildEnded) -> None:
@@ -262,12 +259,12 @@ class Driver:
     def _time_is_up(self, _: TimeIsUp) -> None:
         # Only the first cancel counts here: asking twice would kill without grace.
         if not self.cancel_reason:
-            self._feed(engine.CancelAsked(at=self._clock(), reason=TIME_IS_UP))
+            self._feed(engine.CancelAsked(at=self.clock(), reason=TIME_IS_UP))
 
     def _batch_told(
         self, message: execute.BatchEnded | execute.BatchLost | execute.CallsReturned
     ) -> None:
-        at = self._clock()
+        at = self.clock()
         match message:
             case execute.BatchEnded(report, handles):
                 self._ended = _Values(report, handles)
@@ -303,7 +300,7 @@ class Driver:
             self._take_log()
             return
         if not self._lines:
-            self._timers.add(self._clock() + _LOG_PAUSE_SECONDS, TakeLog())
+            self._timers.add(self.clock() + _LOG_PAUSE_SECONDS, TakeLog())
         self._lines.append(message.line)
 
     def _take_log(self) -> None:

@@ -81,8 +81,8 @@ class History:
             node = _graph_node(call, entry.request.line)
             if call.kind is NodeKind.MAP:
                 self._maps[node.id] = node
-            records.append(NodeRecord(flow_run_id=run_id, node=node))
-            records += [EdgeRecord(flow_run_id=run_id, edge=edge) for edge in call.edges]
+            records.append(NodeRecord(run_id, node))
+            records += [EdgeRecord(run_id, edge) for edge in call.edges]
             self._tell_node(node)
         self._recorder.add(run_id, *records)
 

@@ -47,7 +47,7 @@ def test_of_two_that_apply_the_same_batch_one_does(database_url: str, tmp_path: 
 def test_a_later_batch_replaces_what_an_earlier_one_wrote(store: Store) -> None:
     key = TaskRunKey(0)
     node = records.node(0, kind=model.NodeKind.MAP)
-    longer = dataclasses.replace(node, node=node.node._replace(length=3))
+    longer = node._replace(node=node.node._replace(length=3))
     failed = dataclasses.replace(
         records.task_run(state_name=StateName.AWAITING_RETRY),
         error=model.ErrorInfo(type="builtins.ValueError", message="no", pickled=b"1"),

@@ -44,7 +44,7 @@ def pack_arguments(
         if kind not in _FIXED and (kind not in _TEXT or len(value) > _SMALL):
             break
     else:
-        return Packed(dict(arguments))
+        return Packed(arguments)
     try:
         frozen = freeze_copy(dict(arguments))
     except errors.RaflowError:
