@@ -31,8 +31,6 @@ from raflow.model import Chunk, Resources, TaskRunEvent
 
 MOST_LOSSES: Final = 5
 """After so many deaths of its batch without a charge, a call travels alone, and is charged."""
-_LARGE_BYTES: Final = 100 * 1024
-"""Values above become objects of their own."""
 _LARGE_VALUES: Final = 8
 """How many of them a batch may make."""
 
@@ -242,8 +240,7 @@ class Dispatch:
         )
 
     def _own_values(self, flight: Flight) -> int:
-        pace = self._costs.pace
-        large = any(pace.bytes(name) > _LARGE_BYTES for name in names_of(flight.pieces))
+        large = any(map(self._costs.is_large, names_of(flight.pieces)))
         return min(flight.size, _LARGE_VALUES) if large else 1
 
     def land(self, batch: int) -> Flight | None:

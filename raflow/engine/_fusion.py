@@ -98,6 +98,9 @@ class Fusion:
 
     def _take(self, target: int, *, light: bool) -> bool:
         draft, kind = self._draft, self._kinds.of_call(target)
+        if draft.large or draft.costs.is_large(kind.name):
+            # All values of a batch stay in memory until it ends.
+            return False
         known = draft.costs.known(kind.name)
         if known is None:
             if not self._unknown or light:

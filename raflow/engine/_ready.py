@@ -13,6 +13,8 @@ from raflow.model import Resources, TaskOptions
 
 MOST_CALLS: Final = 10_000
 """In a batch."""
+_LARGE_BYTES: Final = 100 * 1024
+"""Values above become objects of their own."""
 _CALL_SECONDS: Final = 10e-6
 """What a call costs a worker besides its own time, until that is known."""
 _CALL_SECONDS_MOST: Final = 1e-3
@@ -160,6 +162,10 @@ class Costs:
         seconds = self.pace.seconds(name)
         return None if seconds is None else seconds / self.widths.get(name, 1) + self._call
 
+    def is_large(self, name: str) -> bool:
+        """Tell whether values of a task are so large that each becomes an object of its own."""
+        return self.pace.bytes(name) > _LARGE_BYTES
+
     def guess(self, name: str) -> float:
         """Return the seconds of a call; a part of the budget if nothing is known."""
         seconds = self.known(name)
@@ -240,6 +246,8 @@ class Draft:
     size: int = 0
     unknown: int = _UNKNOWN_CALLS
     """How many more calls of unknown duration it may take."""
+    large: bool = False
+    """Some of its values will be large."""
 
     def room(self, name: str) -> int:
         """Return how many more calls of a task fit; one always fits at the beginning."""
@@ -262,6 +270,7 @@ class Draft:
         else:
             self.seconds += piece.size * known
         self.size += piece.size
+        self.large = self.large or self.costs.is_large(piece.name)
         last = self.pieces[-1] if self.pieces else None
         if last is not None and last.joins(piece):
             self.pieces[-1] = last.part(last.start, piece.stop)

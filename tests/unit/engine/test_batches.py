@@ -269,6 +269,11 @@ class TestFusion:
         b.finish(b.batches()[0], Told(seconds=1e-6))
         assert sizes(b.log) == [3, 997]
 
+    def test_large_values_are_not_kept_together(self) -> None:
+        b = Bench(slots=2, pace=Pace({"t": Learned(1e-6, 200 * 1024)}))
+        self.chain(b, 10)
+        assert sizes(b.log) == [1]
+
     def test_a_follower_waits_again_if_its_source_did_not_complete(self) -> None:
         b = bench(1e-6)
         self.chain(b, 3)
