@@ -139,9 +139,11 @@ class RunContext:
     ) -> Any:
         """Wait for a value and return it; see `FlowContext.result`."""
         if not self.wait(node, item, timeout=timeout):
-            key = self._driver.entry(node).label(-1 if item is None else item)
-            message = f"{key!r} did not end within {timeout:g} seconds."
-            raise TimeoutError(message)
+            entry = self._driver.entries[node]
+            # Without an entry it has ended just now.
+            if entry is not None:
+                key = entry.label(-1 if item is None else item)
+                raise TimeoutError(f"{key!r} did not end within {timeout:g} seconds.")
         return self._outcome(node, item, raise_on_failure=raise_on_failure)
 
     async def result_async(self, node: int, item: int | None) -> Any:

@@ -250,9 +250,12 @@ class Driver:
 
     def _items_taken(self, message: ItemsTaken) -> None:
         event, error = message
+        entry = self.entries[event.node]
+        if entry is None:
+            return  # the map was cancelled meanwhile
         if error is not None:
             last = TaskRunKey(event.node, event.length - 1)
-            label = self.entry(event.node).label(last.map_index)
+            label = entry.label(last.map_index)
             self.outcomes.tried(last, label, event.at).exception = error
         self._feed(event)
 

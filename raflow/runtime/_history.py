@@ -167,6 +167,8 @@ class History:
         )
         if state.is_final:
             del self._rows[key.node][key.map_index]
+            if not self._rows[key.node]:
+                del self._rows[key.node]
         else:
             self._rows[key.node][key.map_index] = run
         self._add(run)

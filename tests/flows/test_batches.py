@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import time
@@ -335,3 +336,26 @@ def test_a_run_that_is_cancelled_in_the_middle_of_batches(world: World) -> None:
         assert sum(counts.values()) == 2000
         assert set(counts) == {StateType.COMPLETED, StateType.CANCELLED}
         assert store.result(run.id, TaskRunKey(0, 0)) is not None
+
+
+def test_a_map_over_an_iterator_that_is_cancelled_and_breaks_later(world: World) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(3)
+        time.sleep(1.0)
+        raise OSError("too late to matter")
+
+    @task
+    def busy() -> None:
+        end = time.time() + 2.0
+        while time.time() < end:
+            with contextlib.suppress(BaseException):
+                time.sleep(0.05)
+
+    @flow(timeout_seconds=0.5)
+    def cut_off() -> list[int]:
+        busy()
+        return double.map(numbers()).result()
+
+    with pytest.raises(errors.FlowRunTimedOutError):
+        cut_off()
+    assert world.last_run("cut_off").state.name is StateName.TIMED_OUT
