@@ -281,7 +281,7 @@ class Bench:
         report = {
             "script": self.name,
             "title": self.title,
-            "command": f"python -m benchmarks.{self.name} {' '.join(sys.argv[1:])}".strip(),
+            "command": f"python -m benchmarks.{self.name} {' '.join(_shown(sys.argv[1:]))}".strip(),
             "taken_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "rounds": self.rounds,
             "sizes": dict(self.sizes),
@@ -371,3 +371,12 @@ def check_record(flow: str, tasks: int, *, newest: int | None = None) -> None:
             completed = sum(states.get(StateType.COMPLETED, 0) for states in counts)
             if completed != tasks:
                 sys.exit(f"{run.id} of {flow!r} has {completed:,} of {tasks:,} tasks on record.")
+
+
+def _shown(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command without the directory that the results go to."""
+    left = list(arguments)
+    if "--out" in left:
+        at = left.index("--out")
+        del left[at : at + 2]
+    return left

@@ -12,25 +12,17 @@ import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import ray
-
+from benchmarks._bare import bare_calls
 from benchmarks._charts import bars
 from benchmarks._harness import Bench, Figure, Goal, Size, check_record, one_ray
 from raflow import flow, task
 
-WINDOW = 5_000
 WARM_UP = 2_000
 SIZES = {
     "tasks": Size(1_000_000, 5_000, "items, and calls, of a run"),
     "bare": Size(20_000, 500, "tasks of bare Ray"),
 }
-
-
-@ray.remote(max_retries=0)
-def bare(value: int) -> int:
-    return value
 
 
 @task
@@ -52,15 +44,6 @@ def map_after_map(tasks: int) -> None:
 def calls(tasks: int) -> None:
     for number in range(tasks):
         recorded(number)
-
-
-def bare_calls(tasks: int) -> None:
-    pending: list[Any] = []
-    for start in range(0, tasks, WINDOW):
-        submitted = [bare.remote(number) for number in range(start, min(start + WINDOW, tasks))]
-        ray.get(pending)
-        pending = submitted
-    ray.get(pending)
 
 
 FLOWS = {"map": one_map, "map after map": map_after_map, "calls in a loop": calls}

@@ -14,22 +14,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
-import ray
-
+from benchmarks._bare import bare_calls
 from benchmarks._charts import bars
 from benchmarks._harness import Bench, Figure, Goal, Size, check_record, one_ray
 from raflow import flow, task
 from raflow.store import Store
 
-WINDOW = 5_000
 SIZES = {"tasks": Size(100_000, 500, "tasks of a run")}
-
-
-@ray.remote(max_retries=0)
-def bare(value: int) -> int:
-    return value
 
 
 @task
@@ -41,15 +33,6 @@ def recorded(value: int) -> int:
 def fan_out(tasks: int) -> None:
     for number in range(tasks):
         recorded(number)
-
-
-def bare_fan_out(tasks: int) -> None:
-    pending: list[Any] = []
-    for start in range(0, tasks, WINDOW):
-        submitted = [bare.remote(number) for number in range(start, min(start + WINDOW, tasks))]
-        ray.get(pending)
-        pending = submitted
-    ray.get(pending)
 
 
 @contextlib.contextmanager
@@ -72,7 +55,7 @@ def main() -> None:
     bench = Bench.from_command_line(__file__, __doc__, SIZES)
     tasks = bench.size("tasks")
     sides: dict[str, Callable[[int], object]] = {
-        "bare Ray": bare_fan_out,
+        "bare Ray": bare_calls,
         "raflow": fan_out,
         "raflow, not recorded": unrecorded_fan_out,
         "raflow, local threads": fan_out.with_options(backend="local"),

@@ -1,4 +1,4 @@
-"""Write the tables of RESULTS.md anew from results/*.json.
+"""Write the tables of RESULTS.md, and of docs/reliability.md, anew from results/*.json.
 
 What stands between `<!-- figures: NAME -->` and `<!-- end -->` is replaced; the rest is left alone.
 """
@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks._harness import RESULTS, number
 
-PAGE = Path(__file__).parent / "RESULTS.md"
+HERE = Path(__file__).parent
+PAGES = (HERE / "RESULTS.md", HERE.parent / "docs" / "reliability.md")
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -59,4 +60,5 @@ def filled(match: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(BLOCK.sub(filled, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(BLOCK.sub(filled, page.read_text(encoding="utf-8")), encoding="utf-8")

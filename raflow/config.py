@@ -25,16 +25,39 @@ class Settings(pydantic_settings.BaseSettings):
     """Directory of the embedded database, logs, results and keys."""
     database_url: str = ""
     """SQLAlchemy URL of the database. Default: SQLite in `home`."""
+    api_url: str = ""
+    """A service that keeps the record of what runs here. Default: the database."""
+    api_token: pydantic.SecretStr = pydantic.SecretStr("")
+    """The token for it, of somebody with the role author."""
+    spool_bytes: pydantic.PositiveInt = 2 << 30
+    """How much of a run waits on disk at most while the service is away; then the run waits."""
     backend: Literal["ray", "local"] = "ray"
     """Where task runs execute unless the flow or the call says otherwise."""
     ray_address: str = ""
     """Address of a Ray cluster to join. Default: a local Ray, started when it is needed."""
     result_storage: str = ""
     """fsspec URL or path for values too large for the database. Default: `results` in `home`."""
+    bundle_storage: str = ""
+    """fsspec URL or path for the code of deployments. Default: `bundles` in `home`."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Lowest level of `logging` records that are kept."""
     cancel_grace_seconds: float = 10.0
     """How long running tasks may take to stop after a cancel before they are killed."""
+    ray_stay: bool = False
+    """Whether a worker process that has ended a batch of calls stays for a moment to take the next
+    one. Without, each batch is a Ray task of its own."""
+    worker_start_seconds: pydantic.PositiveFloat = 90.0
+    """How long a run waits while Ray can start no worker process; then it ends (see `resume`)."""
+    reap: bool = True
+    """Whether a process that runs a flow looks for runs whose process has died on this machine, and
+    starts `raflow reap` for them in the background."""
+    server_host: str = "127.0.0.1"
+    """Address that `raflow server` listens on."""
+    server_port: int = 8484
+    """Port that `raflow server` listens on."""
+    allowed_hosts: list[str] = []
+    """Names by which the server may be reached, besides those of this machine alone, as JSON:
+    `["raflow.example.org"]`."""
     local_resources: dict[str, float] = {}
     """What the local backend should claim to have besides this machine's CPUs and memory, as JSON:
     `{"GPU": 1}`."""
@@ -47,12 +70,18 @@ class Settings(pydantic_settings.BaseSettings):
     @property
     def database(self) -> str:
         """URL of the database in use."""
-        return self.database_url or f"sqlite:///{self.home / 'raflow.db'}"
+        path = str(self.home / "raflow.db").replace("%", "%25").replace("?", "%3F")
+        return self.database_url or f"sqlite:///{path}"
 
     @property
     def results(self) -> str:
         """Where large results go."""
         return self.result_storage or str(self.home / "results")
+
+    @property
+    def bundles(self) -> str:
+        """Where the code of deployments goes."""
+        return self.bundle_storage or str(self.home / "bundles")
 
     @property
     def log_number(self) -> int:

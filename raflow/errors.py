@@ -9,14 +9,37 @@ RaflowError
 │   └── FutureAttributeError       an attribute of the value (also an AttributeError)
 ├── ParameterError             parameters that do not fit the flow's signature (also a ValueError)
 ├── ConfigError                a setting that cannot be used
+├── ProjectError               a raflow.yaml that cannot be used (also a ValueError)
+├── ScheduleError              a schedule written wrongly, or that never comes (also a ValueError)
 ├── NotFoundError              a name or id that does not exist; carries the closest ones
+│   └── UnknownLimitError      a limit that nobody has set
 ├── InfeasibleResourcesError   a resource hint that the cluster can never meet
 ├── SerializationError
 │   ├── UnserializableArgumentError
 │   └── UnserializableResultError
 ├── ResultStorageError         result storage that cannot be written or read
+├── BundleError                code that cannot be packed, or an archive that is not to be trusted
+│   ├── BundleMismatchError        an archive that is another bundle than it was called
+│   ├── BundleMissingError         a bundle that is not in storage
+│   └── BundleStorageError         bundle storage that cannot be written or read
+├── BatchError                 bytes that should hold records and cannot be read
 ├── StoreError                 the database cannot be opened, upgraded or written
+├── FencedError                another process drives the flow run by now
+├── RunIsAliveError            a run that cannot be taken over: its process is alive
+├── RunHasEndedError           a request to a run that is over
+├── ResumeError                a run that cannot be resumed, or not with this code
+├── ConflictError              an idempotency key that was used for something else
+├── StaleError                 a change of something that has changed meanwhile
+├── AccessError                something that the caller may not do
+│   └── UnauthenticatedError       nobody knows who the caller is
+├── CursorError                a cursor of another list (also a ValueError)
+├── AlreadyAnsweredError       an input request that somebody else has answered
+├── SlotTimeoutError           slots of limits that did not come in time (also a TimeoutError)
+├── SlotLostError              slots of limits that became somebody else's while they were held
+├── CacheKeyError              an argument from which no cache key can be made (also a TypeError)
 ├── BackendError               the backend cannot start, or went away
+│   ├── VersionMismatchError       worker processes have another raflow
+│   └── WorkerStartError           no worker process can be started
 ├── InvalidTransitionError     a state change that the table does not know: a bug in raflow
 ├── RunError                   a run did not complete
 │   ├── TaskRunError
@@ -28,13 +51,15 @@ RaflowError
 │   └── FlowRunError
 │       ├── FlowRunFailedError
 │       ├── FlowRunTimedOutError
-│       └── FlowRunCancelledError
+│       ├── FlowRunCancelledError
+│       └── FlowRunSuspendedError   it goes on when somebody resumes it
 └── SkipTask                   raised by user code to end its task run as SKIPPED
 
 BaseException
 └── Interruption               raised inside user code; no `except Exception` must swallow it
     ├── TaskInterrupted        the task run is being cancelled
     ├── TimeLimitReached       the task's time limit is over
+    ├── RunSuspended           the flow run is suspended: its process ends
     └── ValueNeeded            tracing reached a place that needs a task's value
 ```
 
@@ -48,13 +73,25 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 __all__ = [
+    "AccessError",
+    "AlreadyAnsweredError",
     "BackendError",
+    "BatchError",
+    "BundleError",
+    "BundleMismatchError",
+    "BundleMissingError",
+    "BundleStorageError",
+    "CacheKeyError",
     "ConfigError",
+    "ConflictError",
+    "CursorError",
     "CycleError",
     "DefinitionError",
+    "FencedError",
     "FlowRunCancelledError",
     "FlowRunError",
     "FlowRunFailedError",
+    "FlowRunSuspendedError",
     "FlowRunTimedOutError",
     "FutureAttributeError",
     "FutureUsedAsValueError",
@@ -64,11 +101,20 @@ __all__ = [
     "MappingLengthMismatchError",
     "NotFoundError",
     "ParameterError",
+    "ProjectError",
     "RaflowError",
     "ResultStorageError",
+    "ResumeError",
     "RunError",
+    "RunHasEndedError",
+    "RunIsAliveError",
+    "RunSuspended",
+    "ScheduleError",
     "SerializationError",
     "SkipTask",
+    "SlotLostError",
+    "SlotTimeoutError",
+    "StaleError",
     "StoreError",
     "TaskCancelledError",
     "TaskCrashedError",
@@ -77,10 +123,14 @@ __all__ = [
     "TaskRunError",
     "TaskTimedOutError",
     "TimeLimitReached",
+    "UnauthenticatedError",
+    "UnknownLimitError",
     "UnserializableArgumentError",
     "UnserializableResultError",
     "UpstreamFailedError",
     "ValueNeeded",
+    "VersionMismatchError",
+    "WorkerStartError",
     "closest",
 ]
 
@@ -164,6 +214,21 @@ class ConfigError(RaflowError, ValueError):
     code = "raflow.config"
 
 
+class ScheduleError(RaflowError, ValueError):
+    """A schedule is written wrongly, or no instant would ever match it."""
+
+    code = "raflow.schedule"
+
+
+class ProjectError(RaflowError, ValueError):
+    """A file that describes deployments cannot be used.
+
+    `problems` has a text for each thing that is wrong, with file and line.
+    """
+
+    code = "raflow.project"
+
+
 class NotFoundError(RaflowError, LookupError):
     """Nothing of that name or id exists."""
 
@@ -207,16 +272,142 @@ class ResultStorageError(RaflowError, OSError):
     code = "raflow.result_storage"
 
 
+class BundleError(RaflowError):
+    """Code cannot be packed, or an archive of code is not to be trusted."""
+
+    code = "raflow.bundle_refused"
+
+
+class BundleMismatchError(BundleError):
+    """An archive holds another bundle than the one it was called."""
+
+    code = "raflow.bundle_mismatch"
+
+
+class BundleMissingError(BundleError):
+    """A bundle is not in storage."""
+
+    code = "raflow.bundle_missing"
+
+
+class BundleStorageError(BundleError, OSError):
+    """Bundle storage cannot be written or read."""
+
+    code = "raflow.bundle_storage"
+
+
 class StoreError(RaflowError):
     """The database cannot be opened, upgraded or written."""
 
     code = "raflow.store"
 
 
+class BatchError(RaflowError, ValueError):
+    """Bytes that should hold records cannot be read, or hold what no run records."""
+
+    code = "raflow.bad_batch"
+
+
+class FencedError(RaflowError):
+    """Another process drives the flow run by now: what this one writes no longer counts."""
+
+    code = "raflow.fenced"
+
+
+class RunIsAliveError(RaflowError):
+    """A flow run cannot be taken over: the process that drives it is alive."""
+
+    code = "raflow.run_is_alive"
+
+
+class RunHasEndedError(RaflowError):
+    """A flow run that is over can take no request."""
+
+    code = "raflow.run_has_ended"
+
+
+class ResumeError(RaflowError):
+    """A flow run cannot be resumed, or not with this code."""
+
+    code = "raflow.resume"
+
+
+class ConflictError(RaflowError):
+    """An idempotency key was used before, for something else."""
+
+    code = "raflow.idempotency_conflict"
+
+
+class StaleError(RaflowError):
+    """Somebody else has changed it since it was read."""
+
+    code = "raflow.stale"
+
+
+class CursorError(RaflowError, ValueError):
+    """A cursor does not belong to the list that it is used for."""
+
+    code = "raflow.bad_cursor"
+
+
+class AccessError(RaflowError):
+    """Whoever asks may not do this."""
+
+    code = "raflow.forbidden"
+
+
+class UnauthenticatedError(AccessError):
+    """Nobody knows who asks: there is no token, or it does not count."""
+
+    code = "raflow.unauthenticated"
+
+
+class AlreadyAnsweredError(RaflowError):
+    """Somebody else has answered first."""
+
+    code = "raflow.already_answered"
+
+
+class UnknownLimitError(NotFoundError):
+    """A limit that nobody has set."""
+
+    code = "raflow.unknown_limit"
+
+
+class SlotTimeoutError(RaflowError, TimeoutError):
+    """Slots of limits did not come in time."""
+
+    code = "raflow.slots.timeout"
+
+
+class SlotLostError(RaflowError):
+    """Slots of limits are somebody else's by now: nobody could renew them in time."""
+
+    code = "raflow.slots.lost"
+
+
+class CacheKeyError(RaflowError, TypeError):
+    """An argument from which no cache key can be made."""
+
+    code = "raflow.cache_key"
+
+
 class BackendError(RaflowError):
     """The backend cannot start, or went away."""
 
     code = "raflow.backend"
+
+
+class VersionMismatchError(BackendError):
+    """The worker processes have another version of raflow than the process of the flow."""
+
+    code = "raflow.version_mismatch"
+
+
+class WorkerStartError(BackendError):
+    """No worker process could be started for too long."""
+
+    code = "raflow.backend.worker_start"
 
 
 class InvalidTransitionError(RaflowError):
@@ -291,6 +482,12 @@ class FlowRunCancelledError(FlowRunError):
     code = "raflow.flow_run.cancelled"
 
 
+class FlowRunSuspendedError(FlowRunError):
+    """The flow run is suspended; it goes on when somebody resumes it."""
+
+    code = "raflow.run.suspended"
+
+
 class SkipTask(RaflowError):
     """Raise this in a task to end its run as SKIPPED."""
 
@@ -313,6 +510,12 @@ class TimeLimitReached(Interruption):
     """The time limit of the task is over."""
 
     code = "raflow.interruption.time_limit"
+
+
+class RunSuspended(Interruption):
+    """The flow run is suspended: its process ends, and another one goes on with it later."""
+
+    code = "raflow.interruption.suspend"
 
 
 class ValueNeeded(Interruption):

@@ -5,6 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
+from typing import Final
+
+_SHORT: Final = 12
+
+
+def short_id(run_id: str) -> str:
+    """Return the end of an id, which is random: enough for people and for the command line."""
+    return run_id[-_SHORT:]
 
 
 def new_id() -> str:

@@ -31,18 +31,23 @@ class ExitCode(IntEnum):
     """The database, Ray, the result storage or a setting."""
     INTERNAL = 70
     """A bug in raflow."""
+    SUSPENDED = 75
+    """The flow run is suspended: it goes on when somebody resumes it."""
     CANCELLED = 130
-    """Ended by Ctrl-C."""
+    """Ended by Ctrl-C, or by `raflow cancel`."""
 
 
 _CODES: Final[Sequence[tuple[type[errors.RaflowError], ExitCode]]] = (
     (errors.InvalidTransitionError, ExitCode.INTERNAL),
     (errors.FlowRunCancelledError, ExitCode.CANCELLED),
+    (errors.FlowRunSuspendedError, ExitCode.SUSPENDED),
     (errors.RunError, ExitCode.RUN_FAILED),
+    (errors.FencedError, ExitCode.RUN_FAILED),
     (errors.ConfigError, ExitCode.ENVIRONMENT),
     (errors.StoreError, ExitCode.ENVIRONMENT),
     (errors.BackendError, ExitCode.ENVIRONMENT),
     (errors.ResultStorageError, ExitCode.ENVIRONMENT),
+    (errors.BundleStorageError, ExitCode.ENVIRONMENT),
     (errors.InfeasibleResourcesError, ExitCode.ENVIRONMENT),
     (errors.RaflowError, ExitCode.USAGE),
 )

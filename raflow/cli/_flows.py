@@ -17,18 +17,27 @@ def flows() -> None:
 @app.command("ls")
 def list_flows(json_: Json = False) -> None:
     """List the flows that were run, the one that ran last first."""
-    from raflow.cli import _console, _format, _json, _open, _runs
+    from raflow.cli import _console, _format, _json, _open, _runs, _standing
 
     with _open.open_store() as store:
         found = store.flows() if store is not None else []
-    if json_:
-        _console.emit_json([_json.flow(summary) for summary in found])
-        return
+        if json_:
+            _console.emit_json(
+                [
+                    _json.flow(summary, lost=_standing.lost(store, summary.last_run))
+                    if store is not None and summary.last_run is not None
+                    else _json.flow(summary)
+                    for summary in found
+                ]
+            )
+            return
     if not found:
         _runs.print_how_to_start()
         return
     table = _console.table(
-        *("Flow", "Runs", "Last run", "State", "Started", "Versions"), right=["Runs", "Versions"]
+        *("Flow", "Runs", "Last run", "State", "Started", "Versions"),
+        right=["Runs", "Versions"],
+        less=["Versions", "Started", "Runs"],
     )
     for summary in found:
         last = summary.last_run

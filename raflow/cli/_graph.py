@@ -38,9 +38,10 @@ def graph(
     The body of the flow runs, with calls of tasks that only draw. Where it needs the value of a
     task, the graph ends and says so.
     """
-    from raflow.cli import _params, _target
+    from raflow import define
+    from raflow.cli import _params
 
-    found = _target.find_flow(target)
+    found = define.find_flow(target)
     parameters = _params.read_parameters(found.flow, param or (), params_file)
     print_graph(found.flow.compile(**parameters), GraphFormat.JSON if json_ else format_)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raflow.cli import _console, _format
-from raflow.cli._log_lines import log_text
+from raflow.cli._log_lines import log_text, unseen
 from raflow.cli._progress import Progress, Row
 from raflow.model import PALETTE, FlowRun, LogLine, NodeKind, StateType
 from raflow.runtime import Observer
@@ -39,7 +39,12 @@ class LiveProgress(Observer):
     """Draws a `Progress` while it is entered."""
 
     def __init__(
-        self, console: Console, *, progress: Progress, clock: Callable[[], float] = time.time
+        self,
+        console: Console,
+        *,
+        progress: Progress,
+        clock: Callable[[], float] = time.time,
+        passed_on: Collection[str] = (),
     ) -> None:
         """Draw on a terminal.
 
@@ -47,8 +52,10 @@ class LiveProgress(Observer):
             console: The terminal.
             progress: What is drawn; it must hear of each event before this does.
             clock: Returns seconds since the Unix epoch.
+            passed_on: Sources of lines of the body that come to the terminal anyway.
         """
         self._console = console
+        self._passed_on = passed_on
         self._progress = progress
         self._clock = clock
         self._begun = clock()
@@ -57,6 +64,8 @@ class LiveProgress(Observer):
             console=console,
             refresh_per_second=_REFRESHES_PER_SECOND,
             transient=True,
+            # Else what the body prints would end here instead of in the file that it is meant for.
+            redirect_stdout="stdout" in passed_on,
         )
 
     def __enter__(self) -> Self:
@@ -78,8 +87,9 @@ class LiveProgress(Observer):
         lines: Sequence[LogLine],
     ) -> None:
         """See `Observer`."""
-        text = Text("\n").join(log_text(line, label) for line in lines)
-        self._live.console.print(text, soft_wrap=True)
+        shown = [log_text(line, label) for line in unseen(lines, label, self._passed_on)]
+        if shown:
+            self._live.console.print(Text("\n").join(shown), soft_wrap=True)
 
     def draw(self) -> RenderableType:
         """Return the picture of this moment."""
@@ -101,7 +111,13 @@ def _header(run: FlowRun, elapsed: str) -> Table:
     title = Text.assemble(_console.badge(run.state.type), " ", (run.flow, "bold"))
     title.append(f"  {run.name}", style="dim")
     if run.state.type is StateType.CANCELLING:
-        title.append(f"  cancelling: {run.state.message}", style="bold")
+        title.append(f"  cancelling: {run.state.message or run.state.reason}", style="bold")
+    elif run.state.type in {StateType.PAUSED, StateType.SCHEDULED}:
+        title.append(f"  {run.state.name.value}: {run.state.reason}", style="bold")
+    elif run.state.reason:
+        title.append(f"  {run.state.reason}", style="bold")
+    elif run.state.type is StateType.RUNNING and run.state.message:
+        title.append(f"  {run.state.message}", style="dim")
     header = Table.grid(expand=True, padding=(0, 1))
     header.add_column(no_wrap=True, overflow="ellipsis")
     header.add_column(justify="right", no_wrap=True)

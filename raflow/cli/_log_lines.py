@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterator, Sequence
 
 from rich.text import Text
 
@@ -30,6 +31,17 @@ def log_text(line: LogLine, label: str) -> Text:
     body = Text.from_ansi(line.text)
     body.style = style if line.level >= logging.WARNING else ""
     return text.append_text(body)
+
+
+def unseen(lines: Sequence[LogLine], label: str, passed_on: Collection[str]) -> Iterator[LogLine]:
+    """Return the lines that are not seen anyway.
+
+    Args:
+        lines: What was written.
+        label: The name of the task run; empty for the body of the flow.
+        passed_on: Sources of which the lines of the body are shown here as the body writes them.
+    """
+    return (line for line in lines if label or line.source not in passed_on)
 
 
 def level_name(level: int) -> str:

@@ -1,12 +1,16 @@
-"""Opens the record for reading."""
+"""Opens the record."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from raflow import config
 from raflow.store import Store
+
+if TYPE_CHECKING:
+    from raflow.service import Service
 
 
 def has_record(settings: config.Settings) -> bool:
@@ -18,9 +22,6 @@ def has_record(settings: config.Settings) -> bool:
 def open_store() -> Iterator[Store | None]:
     """Open the record as the settings say; None if nothing was ever recorded.
 
-    Only the embedded database is upgraded on the way: one that others use as well is left to
-    `raflow db upgrade`.
-
     Raises:
         StoreError: The database cannot be used.
     """
@@ -28,6 +29,50 @@ def open_store() -> Iterator[Store | None]:
     if not has_record(settings):
         yield None
         return
+    with make_store() as store:
+        yield store
+
+
+@contextlib.contextmanager
+def make_store() -> Iterator[Store]:
+    """Open the record to write to it; the embedded database is made if there is none.
+
+    Only that one is upgraded on the way: one that others use as well is left to `raflow db
+    upgrade`.
+
+    Raises:
+        StoreError: The database cannot be used.
+    """
+    settings = config.load()
     embedded = not settings.database_url
     with Store.open(settings.database, log_dir=settings.logs, create=embedded) as store:
         yield store
+
+
+@contextlib.contextmanager
+def open_verbs() -> Iterator[Service | None]:
+    """Open what can be asked of the record; None if nothing was ever recorded.
+
+    Raises:
+        StoreError: The database cannot be used.
+    """
+    with open_store() as store:
+        yield None if store is None else _verbs(store)
+
+
+@contextlib.contextmanager
+def make_verbs() -> Iterator[Service]:
+    """Open what can be asked of the record; the embedded database is made if there is none.
+
+    Raises:
+        StoreError: The database cannot be used.
+    """
+    with make_store() as store:
+        yield _verbs(store)
+
+
+def _verbs(store: Store) -> Service:
+    from raflow._util import person
+    from raflow.service import Service
+
+    return Service(store, actor=person())

@@ -42,6 +42,15 @@ ParamsFile: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Ray cluster to join. Default: a local Ray, started here."
+    ),
+]
+Quiet: TypeAlias = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress and no log lines.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 RunName: TypeAlias = Annotated[
     str,

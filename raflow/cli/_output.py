@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
@@ -31,6 +32,14 @@ def only_the_body(*, stdout: TextIO | None = None) -> Iterator[None]:
             sys.stdout = before[0]
         if sys.stderr is own[1]:
             sys.stderr = before[1]
+
+
+def is_one_place(one: TextIO, other: TextIO) -> bool:
+    """Return whether two streams end in the same terminal, file or pipe."""
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):
+        return False
 
 
 class _BodyOnly:

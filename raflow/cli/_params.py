@@ -9,6 +9,7 @@ from typing import Any
 
 from raflow import errors
 from raflow.define import Flow
+from raflow.model.schedule import MARK
 
 
 def read_parameters(
@@ -26,8 +27,43 @@ def read_parameters(
             these parameters.
     """
     values = {} if file is None else _read_file(file)
-    texts = dict(_split(text) for text in given)
-    return flow.validate_arguments({**values, **flow.parse_parameters(texts)})
+    return flow.validate_arguments({**values, **flow.parse_parameters(split(given))})
+
+
+def read_changes(flow: Flow[..., Any], given: Iterable[str]) -> dict[str, Any]:
+    """Return those parameters of a flow that were given, as `read_parameters` reads them.
+
+    What holds the mark of a slot stays a text: what it becomes is not known yet.
+    """
+    texts = split(given)
+    marked = {name: text for name, text in texts.items() if MARK in text}
+    rest = {name: text for name, text in texts.items() if name not in marked}
+    return {**flow.parse_parameters(rest), **marked}
+
+
+def read_plain(given: Iterable[str]) -> dict[str, Any]:
+    """Return parameters where there is no flow to ask: JSON where a text is some, else the text.
+
+    Raises:
+        ParameterError: A text has no `=`.
+    """
+    return {name: _plain(text) for name, text in split(given).items()}
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def split(given: Iterable[str]) -> dict[str, str]:
+    """Return the texts of `name=value` by name.
+
+    Raises:
+        ParameterError: One has no `=`.
+    """
+    return dict(map(_split, given))
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -34,6 +34,8 @@ class Row:
     kind: NodeKind
     depth: int = 0
     """How many subflows it is inside."""
+    calls: int = 0
+    """How many calls it stands for; 0: what it stood for was dropped."""
     expected: int | None = 0
     """Calls there will be; None while the length of a map is not known."""
     counts: Counter[StateType] = field(default_factory=Counter)
@@ -98,9 +100,27 @@ class Progress(Observer):
         self._rows: dict[RowKey, Row] = {}
         self._row_of: dict[tuple[str, int], RowKey] = {}
         self._lengths: dict[tuple[str, int], int | None] = {}
-        self._unfinished: dict[tuple[str, TaskRunKey], StateName] = {}
+        self._told: dict[tuple[str, TaskRunKey], StateName] = {}
+        """Task runs that have not completed, unless nothing was ever told of them."""
+        self._recalled: dict[tuple[str, int], int] = {}
+        """How many task runs of a call an earlier process has completed."""
         self._inside: dict[RowKey, list[str]] = {}
         self._depth: dict[str, int] = {}
+
+    def recalled(
+        self, run: FlowRun, nodes: Sequence[GraphNode], completed: Mapping[int, int]
+    ) -> None:
+        """Take what an earlier process of a run has done: its calls, and how many completed."""
+        with self.lock:
+            self.flow_run_changed(run)
+            for node in nodes:
+                self.node_added(run.id, node)
+                row, done = self._row(run.id, node.id), completed.get(node.id, 0)
+                if row is not None:
+                    self._recalled[run.id, node.id] = done
+                    row.counts[StateType.PENDING] -= done
+                    row.counts[StateType.COMPLETED] += done
+                    row.sent += done
 
     def flow_run_changed(self, run: FlowRun) -> None:
         """See `Observer`."""
@@ -125,8 +145,9 @@ class Progress(Observer):
                 row = self._rows[key] = Row(label=node.key, kind=node.kind, depth=depth)
             length = node.length if node.kind is NodeKind.MAP else 1
             before = self._lengths.get((flow_run_id, node.id))
-            if (flow_run_id, node.id) not in self._lengths and row.expected != 0:
-                row.label = name
+            if (flow_run_id, node.id) not in self._lengths:
+                row.calls += 1
+                row.label = name if row.calls > 1 else node.key
             self._lengths[flow_run_id, node.id] = length
             row.counts[StateType.PENDING] += (length or 0) - (before or 0)
             self._row_of[flow_run_id, node.id] = key
@@ -134,6 +155,22 @@ class Progress(Observer):
                 row.expected = None
             else:
                 row.expected = (row.expected or 0) + length - (before or 0)
+
+    def node_dropped(self, flow_run_id: str, node: int) -> None:
+        """See `Observer`."""
+        with self.lock:
+            row = self._row(flow_run_id, node)
+            if row is None:
+                return
+            length = self._lengths.pop((flow_run_id, node), None)
+            done = self._recalled.pop((flow_run_id, node), 0)
+            row.counts[StateType.COMPLETED] -= done
+            row.counts[StateType.PENDING] -= (length or 0) - done
+            row.sent -= done
+            row.expected = (row.expected or 0) - (length or 0)
+            row.calls -= 1
+            for child in self._inside.pop(self._row_of.pop((flow_run_id, node)), ()):
+                self._depth.pop(child, None)
 
     def task_runs_submitted(self, flow_run_id: str, chunks: Sequence[Chunk]) -> None:
         """See `Observer`."""
@@ -163,11 +200,13 @@ class Progress(Observer):
             if row is None:
                 return
             key = (run.flow_run_id, run.key)
-            before = self._unfinished.pop(key, StateName.PENDING)
+            before = self._told.pop(key, StateName.PENDING)
             row.counts[before.type] -= 1
             row.counts[run.state.type] += 1
-            if not run.state.is_final:
-                self._unfinished[key] = run.state.name
+            if run.state.type is not StateType.COMPLETED:
+                self._told[key] = run.state.name
+            if before.type.is_final and row.sent:
+                row.sent -= 1  # it is tried again with its flow
             _take(row, run)
 
     def rows(self) -> list[Row]:
@@ -181,7 +220,7 @@ class Progress(Observer):
 
     def _walk(self, flow_run_id: str) -> Iterator[Row]:
         for key, row in self._rows.items():
-            if key[0] == flow_run_id:
+            if key[0] == flow_run_id and row.calls:
                 yield row
                 for child in self._inside.get(key, ()):
                     yield from self._walk(child)

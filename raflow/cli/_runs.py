@@ -17,6 +17,7 @@ from raflow.cli._options import Json, RunName
 
 if TYPE_CHECKING:
     from raflow.model import FlowRun, StateType
+    from raflow.runtime import Sighting
     from raflow.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Look at flow runs.")
@@ -63,7 +64,7 @@ def list_runs(
     json_: Json = False,
 ) -> None:
     """List flow runs, the newest first."""
-    from raflow.cli import _console, _json, _open
+    from raflow.cli import _console, _json, _open, _standing
     from raflow.model import StateType
 
     kinds = [StateType(s.value.upper()) for s in state] if state else None
@@ -73,12 +74,14 @@ def list_runs(
             if store is not None
             else []
         )
+        lost = {run.id: _standing.lost(store, run) for run in runs if store is not None}
+        why = [_standing.why(store, run, lost=lost[run.id]) for run in runs if store is not None]
         if not runs and store is not None and flow is not None:
             _check_flow(store, flow)
     if json_:
-        _console.emit_json([_json.flow_run(run) for run in runs])
+        _console.emit_json([_json.flow_run(run, lost=lost[run.id]) for run in runs])
     elif runs:
-        _print_runs(runs)
+        _print_runs(runs, lost, why)
     elif flow or kinds:
         _console.out().print("No flow run fits. `raflow runs ls` shows all.")
     else:
@@ -96,7 +99,7 @@ def show(
     """Show a flow run: its state, its tasks, what failed, and its result."""
     from raflow.cli import _console, _show
 
-    with _found(run) as (store, flow_run):
+    with found(run) as (store, flow_run):
         if json_:
             _console.emit_json(_show.as_json(store, flow_run, every_item=all_))
         else:
@@ -126,7 +129,7 @@ def logs(
     """Show what a flow run wrote: prints, standard error and logging, by time."""
     from raflow.cli import _console, _json, _log_lines, _logs
 
-    with _found(run) as (store, flow_run):
+    with found(run) as (store, flow_run):
         lowest = logging.getLevelNamesMapping()[level.value.upper()]
         log = _logs.Logs(store, flow_run, task=task, level=lowest, attempt=attempt)
         out = _console.out()
@@ -146,7 +149,7 @@ def logs(
 @app.command("graph")
 def graph(run: RunName, format_: Format = GraphFormat.TEXT, json_: Json = False) -> None:
     """Show the graph that a flow run recorded, coloured by state."""
-    with _found(run) as (store, flow_run):
+    with found(run) as (store, flow_run):
         states = {
             node: _worst(counts).value
             for node, counts in store.task_run_counts(flow_run.id).items()
@@ -180,7 +183,12 @@ _HELLO = """\
 
 
 @contextmanager
-def _found(text: str) -> Iterator[tuple[Store, FlowRun]]:
+def found(text: str) -> Iterator[tuple[Store, FlowRun]]:
+    """Open the record, and find the flow run that a person means; see `Store.find_flow_run`.
+
+    Raises:
+        NotFoundError: Nothing fits, or several do; or nothing was recorded yet.
+    """
     from raflow.cli import _open
 
     with _open.open_store() as store:
@@ -197,21 +205,42 @@ def _check_flow(store: Store, flow: str) -> None:
         raise errors.NotFoundError.of("flow", flow, known, "See `raflow flows ls`.")
 
 
-def _print_runs(runs: list[FlowRun]) -> None:
+def _print_runs(runs: list[FlowRun], lost: Mapping[str, Sighting | None], notes: list[str]) -> None:
     from raflow.cli import _console, _format
 
-    table = _console.table("Run", "Flow", "State", "Started", "Duration", right=["Duration"])
-    now = time.time()
+    table = _console.table(
+        *("Run", "Flow", "State", "Started", "Duration"),
+        right=["Duration"],
+        less=["Duration", "Started"],
+    )
     for run in runs:
-        begun = run.started_at or run.created_at
+        begun = run.started_at or (None if _is_to_begin(run) else run.created_at)
         table.add_row(
             run.name,
             run.flow,
             _console.state_text(run.state),
             _format.moment(begun),
-            _format.duration((run.ended_at or now) - begun),
+            "" if lost[run.id] or begun is None else _format.duration(_end(run) - begun),
         )
-    _console.out().print(table)
+    out = _console.out()
+    out.print(table)
+    if any(notes):
+        out.print()
+        named = zip(runs, notes, strict=True)
+        out.print(_console.facts((run.name, note) for run, note in named))
+
+
+def _is_to_begin(run: FlowRun) -> bool:
+    """Whether a run of a deployment has not begun, or never has."""
+    return run.origin is not None and run.started_at is None
+
+
+def _end(run: FlowRun) -> float:
+    """Return until when a run went on: now, if nothing has stopped it."""
+    from raflow.model import StateName
+
+    stopped_at = run.state.at if run.state.name is StateName.SUSPENDED else None
+    return run.ended_at or stopped_at or time.time()
 
 
 def _worst(counts: Mapping[StateType, int]) -> StateType:

@@ -9,9 +9,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from raflow.cli import _console, _errors, _format, _json, _task_rows
+from raflow._util import short_id
+from raflow.cli import _console, _errors, _format, _json, _standing, _task_rows
 from raflow.cli._task_rows import TaskRow
-from raflow.model import ErrorInfo, FlowRun, ResultInfo, StateType, TaskRun
+from raflow.model import (
+    ErrorInfo,
+    FlowRun,
+    GraphNode,
+    ResultInfo,
+    State,
+    StateName,
+    StateType,
+    TaskRun,
+)
+from raflow.runtime import Sighting, needs_a_process
 from raflow.store import Store
 
 _FAILURES_SHOWN = 5
@@ -23,11 +34,23 @@ _OWN = "raflow.errors."
 def as_json(store: Store, run: FlowRun, *, every_item: bool = False) -> dict[str, object]:
     """Return all that `runs show --json` prints."""
     rows = _rows(store, run, every_item)
+    nodes = {node.id: node for node in store.graph(run.id).nodes}
     return {
-        "flow_run": _json.flow_run(run),
+        "flow_run": _json.flow_run(run, lost=_standing.lost(store, run)),
+        "waits": [_json.wait(wait) for wait in _standing.waits_for(store, run)],
+        "retries": [_json.state(state) for state in _retries(store, run)],
         "tasks": [_json.task_row(row) for row in rows],
-        "failures": [_json.failure(failed) for failed in _task_rows.failures(store, run)],
+        "failures": [
+            _failure(store, nodes[failed.key.node], failed)
+            for failed in _task_rows.failures(store, run)
+        ],
     }
+
+
+def _failure(store: Store, node: GraphNode, failed: TaskRun) -> dict[str, object]:
+    attempts = store.attempts(failed.flow_run_id, failed.key)
+    cause = attempts[-1].cause if attempts else None
+    return _json.failure(failed, cause, _task_rows.memory_uses(node, attempts))
 
 
 def print_run(
@@ -48,19 +71,27 @@ def print_run(
         brief: Leave out what a person who has just started the run knows.
     """
     rows = _rows(store, run, every_item)
+    lost = _standing.lost(store, run)
     if not brief:
         out.print(_head(run))
+        tried = [_retry(state) for state in _retries(store, run)]
+        if tried:
+            out.print(_console.facts([("Retried", "\n".join(tried))]))
         out.print()
     if rows:
         out.print(_task_rows.render(rows, limit=None if every_item else 40))
         out.print()
+    notes = _task_rows.notes(rows)
+    if notes:
+        out.print(_console.facts(notes))
+        out.print()
     failed = _task_rows.failures(store, run)
     for panel in _failure_panels(run, failed):
         out.print(panel)
-    end = _end(run, brief=brief, own_error=not _is_told(run, failed))
+    end = _end(store, run, brief=brief, own_error=not _is_told(run, failed), lost=lost)
     if brief:
         end.append(("Record", store.shown_url))
-    commands = next_commands(run, rows, shown=not brief)
+    commands = next_commands(run, rows, shown=not brief, abandoned=lost is not None)
     out.print(_console.facts([*end, ("Next", _commands(commands))]))
 
 
@@ -69,35 +100,48 @@ def print_end(store: Store, run: FlowRun, *, out: Console) -> None:
     failed = _task_rows.failures(store, run)
     for panel in _failure_panels(run, failed):
         out.print(panel)
-    out.print(_console.facts(_end(run, brief=True, own_error=not _is_told(run, failed))))
+    out.print(_console.facts(_end(store, run, brief=True, own_error=not _is_told(run, failed))))
+    if run.state.name is StateName.SUSPENDED:
+        out.print(_console.facts([("Next", _commands([_standing.way_on(run)]))]))
 
 
-def next_commands(run: FlowRun, rows: Sequence[TaskRow], *, shown: bool) -> list[str]:
+def print_outcome(run: FlowRun, *, record: str, out: Console) -> None:
+    """Print what came of a flow run whose record is elsewhere."""
+    for panel in _failure_panels(run, ()):
+        out.print(panel)
+    end = _end(None, run, brief=True, own_error=not _is_told(run, ()))
+    out.print(_console.facts([*end, ("Record", record)]))
+
+
+def next_commands(
+    run: FlowRun, rows: Sequence[TaskRow], *, shown: bool, abandoned: bool = False
+) -> list[str]:
     """Return commands that are worth trying next.
 
     Args:
         run: The flow run.
         rows: Its tasks.
         shown: Whether `runs show` is the command that was just tried.
+        abandoned: Whether its process is gone.
     """
-    name = short_name(run)
+    name = run.short_name
+    if run.origin is not None and not (run.started_at or run.state.is_final):
+        return [f"raflow cancel {name}"]
     logs = f"raflow runs logs {name}"
     failed = next((row for row in rows if row.counts.get(StateType.FAILED)), None)
     if failed is not None:
         logs += f" --task {failed.node.key}"
-    if not run.state.is_final:
+    if needs_a_process(run) and not abandoned:
         logs += " --follow"
     child = next((row.child_flow_run_id for row in rows if row.child_flow_run_id), None)
     show = f"raflow runs show {name}"
     if shown:
-        show = f"raflow runs show {child}" if child else f"{show} --all"
-    return [show, logs, f"raflow runs graph {name}"]
-
-
-def short_name(run: FlowRun) -> str:
-    """Return the shortest text that names the run for sure."""
-    tail = run.id[-6:]
-    return run.name if run.name.endswith(tail) and " " not in run.name else run.id[-12:]
+        show = f"raflow runs show {short_id(child)}" if child else f"{show} --all"
+    others = [show, logs, f"raflow runs graph {name}"]
+    way_on = _standing.way_on(run, abandoned=abandoned)
+    if not way_on:
+        return others
+    return [*others, way_on] if run.state.is_final else [way_on, *others]
 
 
 def _rows(store: Store, run: FlowRun, every_item: bool) -> list[TaskRow]:
@@ -107,24 +151,49 @@ def _rows(store: Store, run: FlowRun, every_item: bool) -> list[TaskRow]:
 def _head(run: FlowRun) -> Table:
     parameters = ", ".join(f"{name}={value!r}" for name, value in run.parameters.items())
     begun = _format.moment(run.started_at or run.created_at)
+    origin = run.origin
+    if origin is not None and run.started_at is None:
+        begun = ""
     return _console.facts(
         [
             ("Flow", Text(run.flow, style="bold")),
+            ("Deployment", origin and f"{origin.deployment}, version {origin.version}"),
+            ("Pool", origin and origin.pool),
+            ("Ordered", origin and f"{_format.moment(run.created_at)} by {origin.actor}"),
             ("Parameters", parameters),
             ("Started", f"{begun} on {run.host} (process {run.pid})" if run.host else begun),
             ("Backend", run.backend),
-            ("Parent", run.parent_id),
+            ("Parent", run.parent_id and short_id(run.parent_id)),
+            ("Rerun of", run.rerun_of and short_id(run.rerun_of)),
             ("Tags", ", ".join(run.tags)),
             ("Versions", ", ".join(f"{name} {text}" for name, text in run.versions.items())),
         ]
     )
 
 
+def _retries(store: Store, run: FlowRun) -> list[State]:
+    """Return the states in which a flow run has waited for its next attempt."""
+    states = (change.state for change in store.states(run.id))
+    return [state for state in states if state.name is StateName.AWAITING_RETRY]
+
+
+def _retry(state: State) -> str:
+    """Return what went wrong, and what was done about it."""
+    return f"{_format.clock(state.at)}  {state.message}; {state.reason}"
+
+
 def _commands(commands: Iterable[str]) -> Text:
     return Text("\n").join(Text(command, style="bold") for command in commands)
 
 
-def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, RenderableType | None]]:
+def _end(
+    store: Store | None,
+    run: FlowRun,
+    *,
+    brief: bool,
+    own_error: bool,
+    lost: Sighting | None = None,
+) -> list[tuple[str, RenderableType | None]]:
     took = ""
     if run.ended_at is not None:
         took = f" in {_format.duration(run.ended_at - (run.started_at or run.created_at))}"
@@ -133,6 +202,8 @@ def _end(run: FlowRun, *, brief: bool, own_error: bool) -> list[tuple[str, Rende
         state.append(f"  {run.flow}", style="bold")
     told = own_error or (run.error is not None and not run.error.type.startswith(_OWN))
     why = run.state.reason or ("" if told else run.state.message)
+    if store is not None and (lost is not None or _standing.waits_for(store, run)):
+        why = _standing.why(store, run, lost=lost)
     return [
         ("State", state),
         ("Why", why),

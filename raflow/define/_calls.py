@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from raflow import errors
+from raflow._util import maker
 from raflow.define._futures import AllowFailure, BaseFuture, MapFuture, TaskFuture
 from raflow.define._lift import Lifter, may_hold
 from raflow.define._requests import (
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 Condition: TypeAlias = bool | TaskFuture[Any] | MapFuture[Any] | None
 """What `run_if` of one call takes."""
 Awaited: TypeAlias = Iterable[Any] | TaskFuture[Any] | MapFuture[Any] | None
-"""What `wait_for` takes: futures, in lists if there are several."""
+"""What `wait_for` and `teardown_of` take: futures, in lists if there are several."""
 
 PLAIN_OPTIONS: Final = TaskOptions()
+
+_call_request: Final = maker(CallRequest)
 
 
 def flow_context() -> FlowContext | None:
@@ -64,27 +67,34 @@ def single_call(
     *,
     wait_for: Awaited = None,
     run_if: Condition = None,
+    teardown_of: Awaited = None,
 ) -> TaskFuture[Any]:
     """Make one call of a task or a subflow."""
     line = user_line(2)
     dependencies: tuple[Dependency, ...] = ()
     runnable = True
-    if wait_for is not None or run_if is not None or may_hold(arguments.values()):
+    conditions = wait_for is not None or run_if is not None or teardown_of is not None
+    setups: tuple[int, ...] = ()
+    if conditions or may_hold(arguments.values()):
         lifter = Lifter(context, target.owner)
         arguments = _lifted(lifter, target, arguments)
         runnable = add_conditions(lifter, target.owner, wait_for, run_if)
+        setups = _add_setups(lifter, target.owner, teardown_of)
         dependencies = lifter.dependencies
     node, key = context.call(
-        CallRequest(
-            target.node_kind,
-            target,
-            options,
-            arguments,
-            dependencies,
-            None,
-            NO_ARGUMENTS,
-            runnable,
-            line,
+        _call_request(
+            (
+                target.node_kind,
+                target,
+                options,
+                arguments,
+                dependencies,
+                None,
+                NO_ARGUMENTS,
+                runnable,
+                line,
+                setups,
+            )
         )
     )
     return TaskFuture(context, node, key, target.name, line)
@@ -105,7 +115,8 @@ def add_conditions(lifter: Lifter, owner: str, wait_for: Awaited, run_if: Condit
     Raises:
         DefinitionError: One of them is something else than futures.
     """
-    _wait_for(lifter, owner, wait_for, allow_failure=False)
+    for future, may_fail in _futures_in(owner, "wait_for", wait_for):
+        lifter.depend(future, EdgeKind.ORDER, allow_failure=may_fail)
     if isinstance(run_if, BaseFuture):
         lifter.depend(run_if, EdgeKind.CONDITION, "run_if")
         return True
@@ -117,18 +128,29 @@ def add_conditions(lifter: Lifter, owner: str, wait_for: Awaited, run_if: Condit
     return run_if is None or bool(run_if)
 
 
-def _wait_for(lifter: Lifter, owner: str, awaited: Any, *, allow_failure: bool) -> None:
-    if awaited is None:
+def _add_setups(lifter: Lifter, owner: str, teardown_of: Awaited) -> tuple[int, ...]:
+    """Let a teardown follow the calls that set up; return their nodes."""
+    setups = [future for future, _ in _futures_in(owner, "teardown_of", teardown_of)]
+    for future in setups:
+        lifter.depend(future, EdgeKind.ORDER)
+    return tuple(dict.fromkeys(future._node for future in setups))
+
+
+def _futures_in(
+    owner: str, option: str, given: Any, *, allow_failure: bool = False
+) -> Iterator[tuple[BaseFuture, bool]]:
+    """Yield the futures that were given, and whether each may fail."""
+    if given is None:
         return
-    if isinstance(awaited, BaseFuture):
-        lifter.depend(awaited, EdgeKind.ORDER, allow_failure=allow_failure)
-    elif isinstance(awaited, AllowFailure):
-        _wait_for(lifter, owner, awaited.value, allow_failure=True)
-    elif isinstance(awaited, list | tuple | set | frozenset):
-        for item in awaited:
-            _wait_for(lifter, owner, item, allow_failure=allow_failure)
+    if isinstance(given, BaseFuture):
+        yield given, allow_failure
+    elif isinstance(given, AllowFailure):
+        yield from _futures_in(owner, option, given.value, allow_failure=True)
+    elif isinstance(given, list | tuple | set | frozenset):
+        for item in given:
+            yield from _futures_in(owner, option, item, allow_failure=allow_failure)
     else:
         raise errors.DefinitionError(
-            f"{owner}: wait_for takes futures, but it got {awaited!r}. Give the future of a task "
+            f"{owner}: {option} takes futures, but it got {given!r}. Give the future of a task "
             "call, or a list of them."
         )

@@ -13,7 +13,7 @@ from raflow.define._call_form import CallForm
 from raflow.define._keywords import Hook
 from raflow.model import NodeKind
 
-RESERVED = ("wait_for", "run_if")
+RESERVED = ("wait_for", "run_if", "teardown_of")
 """Keywords of `submit` and `map`, which no parameter may be named after."""
 
 
@@ -91,6 +91,16 @@ class Definition:
                 f"{self.declaration}."
             ) from None
 
+    def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by parameter name, with defaults.
+
+        Args:
+            arguments: As `bind` returns them.
+        """
+        bound = inspect.BoundArguments(self.signature, dict(arguments))
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
     def _read_signature(self) -> inspect.Signature:
         if inspect.isgeneratorfunction(self.fn) or inspect.isasyncgenfunction(self.fn):
             raise errors.DefinitionError(
@@ -128,6 +138,13 @@ class Definition:
         return f"<{type(self).__name__} {self.name!r}>"
 
 
+class BoundDefinition:
+    """A definition that is a method, together with its object."""
+
+    definition: Definition
+    """Without the object."""
+
+
 def signature_text(signature: inspect.Signature) -> str:
     """Return a signature as its author wrote it, with types that are texts out of their quotes."""
     bare = [
@@ -147,23 +164,23 @@ class _Bare(str):
 class _Simple:
     """The signature of a function all of whose parameters are plain names."""
 
-    __slots__ = ("_all", "_complete", "_names", "_required")
+    __slots__ = ("_all", "_count", "_names", "_required")
 
     def __init__(self, parameters: list[Parameter]) -> None:
         by_position = [p for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
         self._names = tuple(p.name for p in by_position)
         self._all = frozenset(p.name for p in parameters)
         self._required = frozenset(p.name for p in parameters if p.default is Parameter.empty)
-        self._complete = self._required <= set(self._names)
-        """Whether arguments by position are enough."""
+        self._count = len(self._names) if self._required <= set(self._names) else -1
+        """So many arguments by position are a whole call; -1: there must be others by name."""
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the arguments by name; None if they do not fit."""
+        if not kwargs and len(args) == self._count:
+            return dict(zip(self._names, args))  # noqa: B905 - saying `strict` takes as long again
         if len(args) > len(self._names):
             return None
-        arguments = dict(zip(self._names, args))  # noqa: B905 - saying `strict` takes as long again
-        if not kwargs and self._complete and len(args) == len(self._names):
-            return arguments
+        arguments = dict(zip(self._names, args))  # noqa: B905
         arguments.update(kwargs)
         given_twice = len(arguments) < len(args) + len(kwargs)
         if given_twice or not self._all.issuperset(arguments):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,20 +28,25 @@ from raflow.define._calls import (
     needed_context,
     single_call,
 )
+from raflow.define._code import source_of
 from raflow.define._definition import Definition
 from raflow.define._futures import TaskFuture
 from raflow.define._keywords import FlowKeywords, Hook
 from raflow.define._loop import run_to_end
 from raflow.define._options import FLOW_HOOKS, FlowOptions, flow_options, hooks_for
 from raflow.define._requests import active_task
-from raflow.define._runner import RunOutcome, find_runner
+from raflow.define._runner import RunOutcome, find_runner, find_server
 from raflow.define._task import Task
 from raflow.define._trace import trace
 from raflow.define._where import user_frame, user_line
 from raflow.model import FlowGraph, NodeKind, State
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from raflow.define._parameters import Parameters
+    from raflow.model import Deployment, ScheduleSpec
+    from raflow.model.schedule import Rule, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,6 +114,194 @@ class Flow(Definition, Generic[P, R]):
         if self.is_async:
             return run_to_end(find_runner().run_flow_async(self, parameters))
         return find_runner().run_flow(self, parameters)
+
+    def resume(
+        self, flow_run_id: str, *, allow_new_code: bool = False, force: bool = False
+    ) -> RunOutcome:
+        """Go on with a run of the flow whose process has died, or that was suspended or failed.
+
+        The flow runs again from its first line; every call whose value is on record is answered
+        with that instead of being executed. What was lost is computed again as far as it is needed.
+
+        Args:
+            flow_run_id: The run: its id, its name, or `latest`.
+            allow_new_code: Whether the code may have changed since the run began. Default: no.
+            force: Whether to take the run from a process that still drives it. Default: no.
+
+        Raises:
+            NotFoundError: No such flow run was recorded.
+            ResumeError: The run completed, or its code has changed.
+            RunIsAliveError: Another process drives it.
+        """
+        return find_runner().resume_flow(
+            self, flow_run_id, allow_new_code=allow_new_code, force=force
+        )
+
+    def deploy(
+        self,
+        name: str = "",
+        *,
+        pool: str = "default",
+        parameters: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        priority: int = 0,
+        concurrency: int | None = None,
+        schedules: Sequence[ScheduleSpec | Schedule | Rule] = (),
+        root: Path | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        note: str = "",
+    ) -> Deployment:
+        """Keep the flow with its code under a name; a new version if anything is different.
+
+        Args:
+            name: Of the deployment. Default: the flow's own, in small letters.
+            pool: The work pool whose workers run it.
+            parameters: Those that runs get unless they are given others; as JSON can hold them.
+            tags: Tags of its runs.
+            priority: Runs with a higher one begin first.
+            concurrency: How many of its runs may go on at once. Default: any number.
+            schedules: When it runs by itself: rules such as `Cron("0 2 * * *")`, or `ScheduleSpec`s
+                with names, parameters and policies of their own.
+            root: The directory that is packed. Default: the first above the flow's file with a
+                `pyproject.toml` or `.git` in it, else the file's own.
+            include: Paths of files, from `root`, that are packed in any case.
+            exclude: Patterns of what is left out, as in a `.gitignore` of `root`.
+            note: What is new, for people.
+
+        Raises:
+            DefinitionError: The flow is in no file, or the name is none for a deployment.
+            ParameterError: The flow does not take the parameters, or they are not JSON; or a
+                schedule leaves out one that it needs.
+            ScheduleError: Two schedules have the same name, or one is no name.
+            BundleError: The directory cannot be packed, or leaves the flow out.
+            StoreError: The database cannot be opened or written.
+        """
+        # Only who deploys needs it.
+        from raflow.model import DeploymentSpec, schedule_specs  # noqa: PLC0415
+
+        wanted = schedule_specs(schedules)
+        spec = DeploymentSpec(
+            flow="",
+            entrypoint="",
+            pool=pool,
+            parameters=parameters or {},
+            tags=tuple(tags),
+            priority=priority,
+            concurrency=concurrency,
+        )
+        return find_runner().deploy_flow(
+            self,
+            spec,
+            name=name,
+            schedules=wanted,
+            root=root,
+            include=include,
+            exclude=exclude,
+            note=note,
+        )
+
+    def serve(
+        self,
+        name: str = "",
+        *,
+        pool: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        priority: int = 0,
+        concurrency: int | None = None,
+        schedules: Sequence[ScheduleSpec | Schedule | Rule] = (),
+        root: Path | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        note: str = "",
+        runners: int = 0,
+        drain_seconds: float = 60.0,
+    ) -> None:
+        """Deploy the flow, and take the runs of that in this process until Ctrl-C or SIGTERM.
+
+        Nothing else has to run. The code is that of now: whoever edits it starts this again.
+
+        ```python
+        if __name__ == "__main__":
+            etl.serve("nightly", schedules=[Cron("30 2 * * *")])
+        ```
+
+        Args:
+            name: As for `deploy`, and so are the others.
+            pool: The pool whose runs this process takes. Default: one that is named like the
+                deployment, and so nobody else's.
+            parameters: See `deploy`.
+            tags: See `deploy`.
+            priority: See `deploy`.
+            concurrency: See `deploy`.
+            schedules: See `deploy`; this process starts their runs.
+            root: See `deploy`.
+            include: See `deploy`.
+            exclude: See `deploy`.
+            note: See `deploy`.
+            runners: How many runs at the same time. Default: one for each CPU.
+            drain_seconds: See `raflow.serve`.
+
+        Raises:
+            DefinitionError: The flow cannot be deployed, or a worker loads this file: put the call
+                under `if __name__ == "__main__":`.
+            ParameterError: The flow does not take the parameters.
+            StoreError: The database cannot be opened or written.
+        """
+        deployed = self.deploy(
+            name,
+            pool=pool or name or self.name.lower(),
+            parameters=parameters,
+            tags=tags,
+            priority=priority,
+            concurrency=concurrency,
+            schedules=schedules,
+            root=root,
+            include=include,
+            exclude=exclude,
+            note=note,
+        )
+        find_server().serve([deployed], runners=runners, drain_seconds=drain_seconds)
+
+    def rerun(
+        self,
+        flow_run_id: str,
+        *,
+        from_: str | Sequence[str] = (),
+        failed: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        allow_new_code: bool = False,
+    ) -> RunOutcome:
+        """Run the flow anew with what an earlier run has left; one of the choices must be made.
+
+        It is a flow run of its own, with the parameters of the earlier one. Task runs that need not
+        run again are Cached, with the values that they had there.
+
+        Args:
+            flow_run_id: The earlier run: its id, its name, or `latest`. It must be over.
+            from_: What runs again, with all that depends on it: names of tasks, calls (`load-0`)
+                or task runs; one, or several. What did not complete runs as well. Default: nothing.
+            failed: Run what did not complete. Default: no.
+            parameters: Those that are to be others than before, by name; calls that get other
+                arguments by that, and all that depends on them, run again. Default: none.
+            allow_new_code: Whether the code may have changed since. Calls of other code than then,
+                and all that depends on them, run again. Default: no.
+
+        Raises:
+            NotFoundError: No such flow run was recorded, or it has no call of such a name.
+            ResumeError: The run is not over, or its code has changed; or no choice was made.
+            ParameterError: The parameters do not fit.
+        """
+        names = [from_] if isinstance(from_, str) else list(from_)
+        return find_runner().rerun_flow(
+            self,
+            flow_run_id,
+            from_=names,
+            failed=failed,
+            parameters=parameters or {},
+            allow_new_code=allow_new_code,
+        )
 
     @overload
     def submit(
@@ -208,7 +401,7 @@ class Flow(Definition, Generic[P, R]):
     @property
     def source(self) -> str:
         """Source text of the function; empty if it cannot be read."""
-        return _references.source_of(self.fn)
+        return source_of(self.fn)
 
     def with_options(self, **options: Unpack[FlowKeywords]) -> Self:
         """Return a copy of the flow with some options changed.

@@ -71,6 +71,16 @@ class BaseFuture(NotAValue, _Anything):  # type: ignore[misc]  # see `_Anything`
         """Return whether the run (of a map: every item) is over, without waiting."""
         return self.wait(timeout=0)
 
+    def cancel(self) -> None:
+        """Ask that the run (of a map: every item) be cancelled; returns at once.
+
+        What has not begun never begins. What runs is interrupted, and ended by force if it does not
+        end within the grace period. What is over stays as it is. `wait` waits for the end, which is
+        then CANCELLED; tasks that need the value are not run, and a flow that does not handle that
+        fails.
+        """
+        self._context.cancel(self._node, self._item)
+
     def __del__(self) -> None:
         if self._map is None:
             try:  # noqa: SIM105 - a `with` would take longer than all the rest

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
 
 from raflow import errors
+from raflow.define._caching import CacheKeyFn, CachePolicy
 from raflow.model import RetryDelay, Serializer, TriggerRule
 
 Hook: TypeAlias = Callable[[Any, Any, Any], object]
@@ -39,8 +41,32 @@ class TaskKeywords(TypedDict, total=False):
     """Asked `(task_name, exception)`; false means that trying again is pointless."""
     crash_retries: int | None
     """Further attempts after the process, its node or its memory was lost. Default: 0."""
+    at_most_once: bool | None
+    """A call that may have begun is never run again: no retries of any kind, and its start is on
+    disk before it runs. For effects that must not happen twice. Default: False."""
+    memory_growth: float | None
+    """A retry after running out of memory asks for so many times as much as the attempt before;
+    needs `crash_retries`. Default: 1, for the same again."""
     timeout_seconds: float | None
     """Limit of one attempt, from its start. Default: none."""
+    cache_policy: CachePolicy | None
+    """Which calls are the same, so that one computes and the others take its value: `INPUTS`, for
+    example, or several joined by `+`. The values are kept. Default: nothing is cached."""
+    cache_key_fn: CacheKeyFn | None
+    """Called `(parts, arguments)` to make the key; short for a `cache_policy` of it alone."""
+    cache_expiration: timedelta | float | None
+    """How long a value counts, in seconds or as a timedelta. Default: for ever."""
+    refresh_cache: bool | None
+    """Compute anew in any case, and keep that. Default: False."""
+    limits: Mapping[str, int] | Sequence[str] | None
+    """Named limits of which each attempt holds slots while it runs: a dict from names to slots, or
+    a list of names for one slot each. Default: none."""
+    strict_limits: bool | None
+    """What becomes of an attempt whose slots were lost, because its flow's process was cut off from
+    the database for too long. True: it ends as LOST, and `crash_retries` try again. Default: False,
+    it goes on with a warning, and its slots are asked for again."""
+    priority: int | None
+    """Of its claims to limits: higher goes first. Default: 0."""
     persist_result: bool | None
     """Keep the value always or never. Default: if it is small enough for the database."""
     result_storage: str | os.PathLike[str] | None
@@ -53,6 +79,11 @@ class TaskKeywords(TypedDict, total=False):
     """Which outcomes of its inputs let the task run. Default: `all_success`."""
     run_if: Callable[..., bool] | None
     """A function of some of the task's parameters; false ends the run as SKIPPED."""
+    teardown: bool | None
+    """Whether its calls clean up: they run once what they wait for is over, whatever came of it,
+    and their failure is not the flow's; see `Task.submit`. Default: False."""
+    teardown_counts: bool | None
+    """Whether the failure of a teardown is the flow's, after all. Default: False."""
     batch: bool | None
     """Whether its calls may share a Ray task with others, one after the other. False: each is a Ray
     task of its own, for example because it does what must not be done again, not even when a
@@ -65,7 +96,14 @@ class TaskKeywords(TypedDict, total=False):
     on_completion: Sequence[Hook] | None
     """Called when a run has completed."""
     on_failure: Sequence[Hook] | None
-    """Called when a run has failed or crashed for good."""
+    """Called when a run has failed for good; also when it has crashed, unless `on_crashed` is
+    given."""
+    on_crashed: Sequence[Hook] | None
+    """Called when a run has crashed for good: its process, its node or its memory was lost."""
+    on_cancellation: Sequence[Hook] | None
+    """Called when a run was cancelled."""
+    on_rollback: Sequence[Hook] | None
+    """Called for each completed run if the flow run fails, the last one first."""
     num_cpus: float | None
     """CPU cores. Default: 1."""
     num_gpus: float | None
@@ -99,7 +137,7 @@ class FlowKeywords(TypedDict, total=False):
     """Names each run: a text such as `"load-{day}"` with the flow's parameters, or a function of
     some of them. Default: a name made up by raflow."""
     retries: int | None
-    """New runs after one that failed: each starts from the beginning. Default: none."""
+    """Further attempts of a run that failed: it goes on, and repeats nothing. Default: none."""
     retry_delay_seconds: RetryDelay | None
     """Seconds before each; see `TaskKeywords`. Default: none."""
     timeout_seconds: float | None
@@ -116,6 +154,11 @@ class FlowKeywords(TypedDict, total=False):
     """Whether what the flow's body prints is part of its log. Default: True."""
     backend: Literal["ray", "local"] | None
     """Where the tasks run. Default: the configured one, which is Ray unless changed."""
+    refresh_cache: bool | None
+    """Compute what is cached anew, in the whole run, and keep that. Default: False."""
+    durability: Literal["group", "task"] | None
+    """When a result is on disk: `"group"`, together with others while what follows goes on already;
+    `"task"`, before anything that needs it starts. Default: `"group"`."""
     on_running: Sequence[Hook] | None
     """Called when a run starts."""
     on_completion: Sequence[Hook] | None
@@ -180,6 +223,24 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_growth(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 1
+
+
+def _is_duration(value: object) -> bool:
+    return value > timedelta() if isinstance(value, timedelta) else _is_seconds(value)
+
+
+def _is_limits(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_text(name) and _is_count(slots) for name, slots in value.items())
+    return _is_texts(value) and all(_is_text(name) for name in value)  # type: ignore[attr-defined]  # texts
+
+
 def _is_functions(value: object) -> bool:
     return isinstance(value, Sequence) and all(callable(item) for item in value)
 
@@ -218,6 +279,21 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "retry_condition_fn": _FUNCTION,
     "run_if": _FUNCTION,
     "timeout_seconds": _SECONDS,
+    "at_most_once": _BOOL,
+    "memory_growth": _Rule(_is_growth, "a factor above 1"),
+    "cache_policy": _Rule(
+        lambda value: isinstance(value, CachePolicy),
+        "a cache policy, such as INPUTS or INPUTS + TASK_SOURCE",
+    ),
+    "cache_key_fn": _FUNCTION,
+    "cache_expiration": _Rule(_is_duration, "a timedelta or a number of seconds, above zero"),
+    "refresh_cache": _BOOL,
+    "limits": _Rule(_is_limits, "a list of names, or a dict from names to slots, 1 or more each"),
+    "strict_limits": _BOOL,
+    "priority": _Rule(_is_whole, "a whole number"),
+    "teardown": _BOOL,
+    "teardown_counts": _BOOL,
+    "durability": _Rule(lambda value: value in {"group", "task"}, "'group' or 'task'"),
     "batch": _BOOL,
     "concurrency_per_worker": _Rule(_is_count, "a number of calls, 1 or more"),
     "persist_result": _BOOL,
@@ -234,6 +310,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "on_failure": _FUNCTIONS,
     "on_cancellation": _FUNCTIONS,
     "on_crashed": _FUNCTIONS,
+    "on_rollback": _FUNCTIONS,
     "memory": _Rule(
         lambda value: isinstance(value, str | int | float) and not isinstance(value, bool),
         "a number of bytes or a text such as '2GiB'",

@@ -1,22 +1,17 @@
-"""What the code of a flow refers to, and a hash of that code."""
+"""What the code of a flow or task refers to, and a hash of that code."""
 
 from __future__ import annotations
 
-import ast
 import dis
 import functools
-import hashlib
 import inspect
-import textwrap
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
-from raflow.define._definition import Definition
-from raflow.define._task import BoundTask
-
-_DOCUMENTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+from raflow.define._code import code_hash, plain_function, text_hash, wrapper_hashes
+from raflow.define._definition import BoundDefinition, Definition
 
 
 def references(definition: Definition) -> tuple[Definition, ...]:
@@ -26,7 +21,8 @@ def references(definition: Definition) -> tuple[Definition, ...]:
     and objects, to a task or flow; also through plain functions of the same package. What is made
     or imported while the function runs is not found.
     """
-    return tuple(found for found in _reached(definition) if isinstance(found, Definition))
+    reached = _reached(definition.fn, definition)
+    return tuple(found for found in reached if isinstance(found, Definition))
 
 
 def fingerprint(definition: Definition) -> str:
@@ -34,8 +30,40 @@ def fingerprint(definition: Definition) -> str:
 
     It does not depend on comments, formatting, docstrings and line numbers, nor on the process.
     """
-    others = sorted(_line_of(found) for found in _reached(definition))
-    return _digest("\n".join([_line_of(definition), *others]))
+    others = sorted(_line_of(found) for found in _reached(definition.fn, definition))
+    return text_hash("\n".join([_line_of(definition), *others]))
+
+
+def code_fingerprint(code: Callable[..., Any]) -> str:
+    """Return a hash of the code of a function or class, and of the functions that it refers to.
+
+    As `fingerprint`, but the names and options of tasks and flows do not count, only what they do.
+
+    Args:
+        code: A function, a class, or something else that can be called.
+    """
+    if isinstance(code, type):
+        lines = _lines_of_class(code)
+    else:
+        lines = [code_hash(code, bare=True), *wrapper_hashes(code), *_lines_below(code)]
+    return text_hash("\n".join(lines))
+
+
+def _lines_of_class(cls: type) -> list[str]:
+    bases = [b for b in cls.__mro__[1:] if _package_of(b) == _package_of(cls)]
+    functions = {
+        name: function
+        for base in (cls, *bases)
+        for name, function in vars(base).items()
+        if isinstance(function, types.FunctionType)
+    }
+    below = {line for function in functions.values() for line in _lines_below(function)}
+    return [code_hash(cls, bare=True), *map(code_hash, bases), *sorted(below)]
+
+
+def _lines_below(fn: Callable[..., Any]) -> list[str]:
+    functions = (found.fn if isinstance(found, Definition) else found for found in _reached(fn))
+    return sorted({code_hash(function, bare=True) for function in functions})
 
 
 def _line_of(found: Definition | types.FunctionType) -> str:
@@ -44,78 +72,36 @@ def _line_of(found: Definition | types.FunctionType) -> str:
     return f"function:{found.__qualname__}:{code_hash(found)}"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _reached(
+    start: Callable[..., Any], known: Definition | None = None
+) -> list[Definition | types.FunctionType]:
+    """Return all tasks, flows and helper functions that can be reached from a function.
 
-
-def code_hash(fn: Callable[..., Any]) -> str:
-    """Return a hash of the code of one function, without what it refers to."""
-    inner = _plain(fn)
-    normal = _normal_source(inner) or _normal_bytecode(getattr(inner, "__code__", None))
-    return _digest(normal or repr(type(inner)))
-
-
-def source_of(fn: Callable[..., Any]) -> str:
-    """Return the source text of a function; empty if it cannot be read."""
-    try:
-        return textwrap.dedent(inspect.getsource(_plain(fn)))
-    except (OSError, TypeError):
-        return ""
-
-
-def _normal_source(fn: Callable[..., Any]) -> str:
-    if getattr(fn, "__name__", "") == "<lambda>":  # its source is the statement that it is in
-        return ""
-    tree = ast.parse(source_of(fn))
-    for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree) if tree.body else ""
-
-
-def _normal_bytecode(code: types.CodeType | None) -> str:
-    if code is None:
-        return ""
-    names = (code.co_names, code.co_varnames, code.co_freevars)
-    return repr((code.co_code.hex(), [_normal_constant(c) for c in code.co_consts], names))
-
-
-def _normal_constant(constant: object) -> str:
-    if isinstance(constant, types.CodeType):
-        return _normal_bytecode(constant)
-    if isinstance(constant, frozenset):  # its order differs from process to process
-        return repr(sorted(map(_normal_constant, constant)))
-    return repr(constant)
-
-
-def _plain(fn: Callable[..., Any]) -> Any:
-    """Return the function that is inside decorators and partials."""
-    inner = inspect.unwrap(fn)
-    return _plain(inner.func) if isinstance(inner, functools.partial) else inner
-
-
-def _reached(start: Definition) -> list[Definition | types.FunctionType]:
-    """Return all tasks, flows and helper functions that can be reached from a definition."""
-    found: dict[int, Definition | types.FunctionType] = {id(start): start}
-    waiting = deque(found.values())
+    Args:
+        start: The function; it is not among them.
+        known: A definition that is not among them, either.
+    """
+    found: list[Definition | types.FunctionType] = []
+    seen = {id(start), id(known)}
+    waiting = deque([start])
     while waiting:
-        user = waiting.popleft()
-        fn = user.fn if isinstance(user, Definition) else user
+        fn = waiting.popleft()
         for other in _referred(fn):
             helper = isinstance(other, types.FunctionType) and _package_of(other) == _package_of(fn)
-            if id(other) not in found and (helper or isinstance(other, Definition)):
-                found[id(other)] = other
-                waiting.append(other)
-    return list(found.values())[1:]
+            if id(other) not in seen and (helper or isinstance(other, Definition)):
+                seen.add(id(other))
+                found.append(other)
+                waiting.append(other.fn if isinstance(other, Definition) else other)
+    return found
 
 
-def _package_of(fn: Callable[..., Any]) -> str:
+def _package_of(fn: object) -> str:
     return str(getattr(fn, "__module__", "")).partition(".")[0]
 
 
 def _referred(fn: Any) -> Iterator[Any]:
     """Yield the objects that the names in a function's code lead to."""
-    inner = _plain(fn)
+    inner = plain_function(fn)
     code = getattr(inner, "__code__", None)
     if code is None:
         return
@@ -153,8 +139,8 @@ def _content(cell: types.CellType) -> Any:
 
 def _unfold(value: Any, attributes: list[str]) -> Iterator[Any]:
     """Yield an object and those of its parts that the code may mean."""
-    if isinstance(value, BoundTask):
-        yield value.task
+    if isinstance(value, BoundDefinition):
+        yield value.definition
     elif isinstance(value, functools.partial):
         yield value.func
     elif isinstance(value, list | tuple | set | frozenset):

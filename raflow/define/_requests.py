@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from raflow.model import Edge, EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
 
 if TYPE_CHECKING:
+    from raflow import errors
     from raflow.define._definition import Definition
 
 
@@ -73,6 +74,9 @@ class CallRequest(NamedTuple):
     """False for `run_if=False`."""
     line: str = ""
     """Where the call stands: `file.py:12`."""
+    teardown_of: tuple[int, ...] = ()
+    """For a teardown (`options.teardown`): the nodes that set up what it tears down. They are among
+    the dependencies, too."""
 
 
 class Columns:
@@ -125,7 +129,62 @@ class CallKeys:
         return f"{name}-{next(self._counts[name])}"
 
 
-class FlowContext(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a flow asks of people."""
+
+    title: str
+    form: Mapping[str, Any]
+    """JSON Schema of the answer."""
+    default: bytes | None = None
+    """JSON of the answer that counts if nobody gives one in time. None: there is none."""
+    timeout_seconds: float | None = None
+    """How long the question stands. None: until it is answered."""
+    assignees: tuple[str, ...] = ()
+    """Who should answer; empty: anybody."""
+
+
+class SlotsWanted(NamedTuple):
+    """Slots that a piece of code wants to hold for a while."""
+
+    amounts: Mapping[str, int]
+    """By name of the limit; all are taken at once."""
+    timeout_seconds: float | None = None
+    """How long to wait for them at most; None: as long as it takes."""
+    priority: int = 0
+    """Higher goes first."""
+    strict: bool = False
+    """Whether the code is to end if it loses them."""
+
+
+class SlotGate(Protocol):
+    """Where slots of named limits can be had, by a flow's body or by a task."""
+
+    def acquire(self, wanted: SlotsWanted, /) -> str:
+        """Wait until slots of limits are free, take them all at once, and hold them.
+
+        They are renewed until `release` gives them back, and lost if the process dies.
+
+        Returns:
+            What `release` takes.
+
+        Raises:
+            UnknownLimitError: Nobody has set a limit of that name.
+            SlotTimeoutError: The slots did not come in time; says who holds them. None is held.
+        """
+
+    async def acquire_async(self, wanted: SlotsWanted, /) -> str:
+        """Do as `acquire` without blocking the event loop; cancelled, it holds nothing."""
+
+    def release(self, holder: str) -> errors.SlotLostError | None:
+        """Give slots back; does not block. Giving them back again does nothing.
+
+        Returns:
+            If the code was to end when it lost them, and it did lose them: how.
+        """
+
+
+class FlowContext(SlotGate, Protocol):
     """Whoever is executing, or tracing, the body of a flow."""
 
     def call(self, request: CallRequest) -> Registered:
@@ -165,6 +224,49 @@ class FlowContext(Protocol):
     def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
         """Wait until the run, or each item of a map, is final; False if that took too long."""
 
+    def cancel(self, node: int, item: int | None) -> None:
+        """Ask that a run, or each item of a map, be cancelled; what is over stays as it is.
+
+        Does not block. What has not begun never begins; what runs is interrupted, and ended by
+        force if it does not end.
+        """
+
+    def ask(self, question: Question) -> bytes:
+        """Ask people, wait for the answer and return it as JSON, unchecked.
+
+        The questions of a run are numbered in the order in which the body asks: a resumed run finds
+        the answers that were given.
+
+        Raises:
+            TimeoutError: Nobody answered in time, and there is no default.
+        """
+
+    async def ask_async(self, question: Question) -> bytes:
+        """Do as `ask` without blocking the event loop."""
+
+    def pause(self, timeout_seconds: float | None) -> None:
+        """Start no more tasks, and wait until somebody lets the run go on.
+
+        Raises:
+            TimeoutError: Nobody did within `timeout_seconds`. The run is no longer paused then.
+        """
+
+    async def pause_async(self, timeout_seconds: float | None) -> None:
+        """Do as `pause` without blocking the event loop."""
+
+    def suspend(self) -> None:
+        """Wait until what runs is over, and end the body here; the run is resumed later.
+
+        The calls of `suspend` in a run are numbered in the order in which the body makes them: in a
+        resumed run, those that it was resumed from return at once.
+
+        Raises:
+            RunSuspended: Ends the body; the runtime expects it.
+        """
+
+    async def suspend_async(self) -> None:
+        """Do as `suspend` without blocking the event loop."""
+
 
 active_flow: ContextVar[FlowContext | None] = ContextVar("raflow_active_flow", default=None)
 """The context of the flow body that this code is part of."""
@@ -185,6 +287,11 @@ class TaskRunContext:
     """From 1."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """JSON form of the flow's parameters."""
+
+    @property
+    def slots(self) -> SlotGate | None:
+        """Where the task can have slots of limits; None: nowhere, for this task's process."""
+        return None
 
 
 active_task: ContextVar[TaskRunContext | None] = ContextVar("raflow_active_task", default=None)

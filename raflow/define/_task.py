@@ -18,6 +18,7 @@ from typing import (
 )
 
 from raflow import errors
+from raflow.define import _references
 from raflow.define._by_name import by_name, run_name
 from raflow.define._calls import (
     Awaited,
@@ -26,11 +27,17 @@ from raflow.define._calls import (
     needed_context,
     single_call,
 )
-from raflow.define._definition import Definition
+from raflow.define._definition import BoundDefinition, Definition
 from raflow.define._futures import MapFuture, TaskFuture, unmapped
 from raflow.define._keywords import Hook, TaskKeywords
 from raflow.define._mapping import mapped_call
-from raflow.define._options import TASK_HOOKS, hooks_for, task_options
+from raflow.define._options import (
+    TASK_HOOKS,
+    as_teardown,
+    cache_policy,
+    hooks_for,
+    task_options,
+)
 from raflow.model import NodeKind, State, TaskOptions
 
 P = ParamSpec("P")
@@ -72,6 +79,10 @@ class Task(Definition, Generic[P, R]):
         """Makes the name of a run from its arguments by name; None: it gets the key of its call."""
         self.retry_condition_fn = options.get("retry_condition_fn")
         """Asked `(task_name, exception)` after a failure; false means that no retry can help."""
+        self.cache_policy = cache_policy(self._given)
+        """Which calls are the same; see `raflow.define.CachePolicy.key`."""
+        self.cache_policy.check(self.owner, self.signature)
+        self._teardown_options: TaskOptions | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call the task: inside a flow this returns a `TaskFuture`, elsewhere the value itself."""
@@ -81,7 +92,12 @@ class Task(Definition, Generic[P, R]):
         return single_call(context, self, self.options, self.bind(args, kwargs))
 
     def submit(
-        self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
+        self,
+        *args: Any,
+        wait_for: Awaited = None,
+        run_if: Condition = None,
+        teardown_of: Awaited = None,
+        **kwargs: Any,
     ) -> TaskFuture[R]:
         """Call the task inside a flow, with conditions that are not arguments.
 
@@ -90,6 +106,10 @@ class Task(Definition, Generic[P, R]):
             wait_for: Futures that must be over first, although nothing is taken from them.
             run_if: Whether the call is to run at all: a truth, or a future of one. If it is false
                 the run is SKIPPED.
+            teardown_of: Futures of calls that set something up which this call removes: it runs
+                once these and all of `wait_for` are over, whatever came of them, unless the set-up
+                itself did not complete. It runs after a cancellation, too. Its failure is not the
+                flow's, unless the task is declared with `teardown_counts=True`.
             **kwargs: As in a call.
 
         Raises:
@@ -102,10 +122,11 @@ class Task(Definition, Generic[P, R]):
         return single_call(
             context,
             self,
-            self.options,
+            self.options if teardown_of is None else self._as_teardown(),
             arguments,
             wait_for=wait_for,
             run_if=run_if,
+            teardown_of=teardown_of,
         )
 
     def map(
@@ -158,12 +179,49 @@ class Task(Definition, Generic[P, R]):
         return self._add_hook("on_completion", hook)
 
     def on_failure(self, hook: Hook) -> Hook:
-        """Decorate a function to be called `(task, task_run, state)` when a run has failed."""
+        """Decorate a function to be called `(task, task_run, state)` when a run has failed.
+
+        Also when it has crashed, unless there is a hook `on_crashed`.
+        """
         return self._add_hook("on_failure", hook)
+
+    def on_crashed(self, hook: Hook) -> Hook:
+        """Decorate a function to be called `(task, task_run, state)` when a run has crashed."""
+        return self._add_hook("on_crashed", hook)
+
+    def on_cancellation(self, hook: Hook) -> Hook:
+        """Decorate a function to be called `(task, task_run, state)` when a run was cancelled."""
+        return self._add_hook("on_cancellation", hook)
+
+    def on_rollback(self, hook: Hook) -> Hook:
+        """Decorate a function to be called `(task, task_run, state)` if the flow run fails.
+
+        It is called for each run of the task that has completed, the last one first.
+        """
+        return self._add_hook("on_rollback", hook)
 
     def hooks_for(self, state: State) -> tuple[Hook, ...]:
         """Return the functions to call when a run of the task enters a state."""
         return hooks_for(state, self._given, TASK_HOOKS)
+
+    @property
+    def rollback_hooks(self) -> tuple[Hook, ...]:
+        """The functions to call for each completed run if the flow run fails."""
+        return tuple(self._given.get("on_rollback") or ())
+
+    def code_fingerprint(self) -> str:
+        """Return a hash of the code of the task and of the functions that it refers to.
+
+        Options do not count, nor do comments and formatting. Equal code has an equal fingerprint in
+        every process.
+        """
+        return _references.code_fingerprint(self.fn)
+
+    def _as_teardown(self) -> TaskOptions:
+        # The same object each time, as the options of other calls are.
+        if self._teardown_options is None:
+            self._teardown_options = as_teardown(self.options)
+        return self._teardown_options
 
     def _check_concurrency(self) -> None:
         width = self.options.concurrency_per_worker
@@ -190,12 +248,12 @@ class Task(Definition, Generic[P, R]):
         return self if instance is None else BoundTask(self, instance)
 
 
-class BoundTask(Generic[Q, S]):
+class BoundTask(BoundDefinition, Generic[Q, S]):
     """A task that is a method, together with its object, which travels like any argument."""
 
     def __init__(self, task: Task[..., S], instance: object) -> None:
         """Bind a task to the object that its first parameter gets."""
-        self.task = task
+        self.task = self.definition = task
         self._instance = instance
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> TaskFuture[S]:
@@ -203,10 +261,22 @@ class BoundTask(Generic[Q, S]):
         return self.task(self._instance, *args, **kwargs)
 
     def submit(
-        self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any
+        self,
+        *args: Any,
+        wait_for: Awaited = None,
+        run_if: Condition = None,
+        teardown_of: Awaited = None,
+        **kwargs: Any,
     ) -> TaskFuture[S]:
         """Call the task inside a flow; see `Task.submit`."""
-        return self.task.submit(self._instance, *args, wait_for=wait_for, run_if=run_if, **kwargs)
+        return self.task.submit(
+            self._instance,
+            *args,
+            wait_for=wait_for,
+            run_if=run_if,
+            teardown_of=teardown_of,
+            **kwargs,
+        )
 
     def map(
         self, *args: Any, wait_for: Awaited = None, run_if: Condition = None, **kwargs: Any

@@ -12,7 +12,9 @@ from raflow.define._requests import (
     CallKeys,
     CallRequest,
     Columns,
+    Question,
     Registered,
+    SlotsWanted,
     active_flow,
     active_task,
 )
@@ -128,6 +130,36 @@ class _TracingContext:
     def wait(self, node: int, *_: Any, **__: Any) -> NoReturn:
         self._stop(node)
 
+    def cancel(self, *_: Any) -> None:
+        """A traced call does not run."""
+
+    def acquire(self, _: SlotsWanted) -> str:
+        return ""
+
+    async def acquire_async(self, _: SlotsWanted) -> str:
+        return ""
+
+    def release(self, holder: str) -> None:
+        """Tracing holds nothing."""
+
+    def ask(self, question: Question) -> NoReturn:
+        self._stop_at_question(question)
+
+    async def ask_async(self, question: Question) -> NoReturn:
+        self._stop_at_question(question)
+
+    def pause(self, *_: Any) -> None:
+        """Tracing does not wait."""
+
+    async def pause_async(self, *_: Any) -> None:
+        """Tracing does not wait."""
+
+    def suspend(self) -> None:
+        """Tracing goes on, as a resumed run does."""
+
+    async def suspend_async(self) -> None:
+        """Tracing goes on, as a resumed run does."""
+
     def _trace_subflow(self, node: int, flow: Flow[..., Any], arguments: Mapping[str, Any]) -> None:
         parameters = flow.validate_arguments(arguments)
         self._subgraphs[node] = trace(flow, parameters, self._chain)
@@ -139,8 +171,19 @@ class _TracingContext:
             "only a run can give. To draw what follows as well, pass the future on instead of "
             "waiting for it, map over it, or state the branch with `run_if=`."
         )
-        self.stopped_at = self.stopped_at or StopPoint(key=key, line=line, message=message)
-        raise errors.ValueNeeded(message, key=key, line=line)
+        self._end(StopPoint(key=key, line=line, message=message))
+
+    def _stop_at_question(self, question: Question) -> NoReturn:
+        line = user_line()
+        message = (
+            f"The graph is known up to {line}, where the body asks people for {question.title!r}, "
+            "which only a run can do."
+        )
+        self._end(StopPoint(key="", line=line, message=message))
+
+    def _end(self, where: StopPoint) -> NoReturn:
+        self.stopped_at = self.stopped_at or where
+        raise errors.ValueNeeded(where.message, key=where.key, line=where.line)
 
 
 def _needs_values(request: CallRequest) -> bool:

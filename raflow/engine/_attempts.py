@@ -12,9 +12,10 @@ from raflow.engine._dispatch import Dispatch, Flight
 from raflow.engine._events import CallBegan
 from raflow.engine._judge import Judge
 from raflow.engine._ledger import Ledger
+from raflow.engine._memory import MemoryGrowth
 from raflow.engine._ready import Piece
 from raflow.engine._runs import Runs
-from raflow.model import CallReport, Outcome, TaskRunEvent, TaskRunKey
+from raflow.model import CallReport, Cause, Outcome, TaskRunEvent, TaskRunKey
 
 _ENDINGS: Final[Mapping[Outcome, TaskRunEvent]] = {
     Outcome.COMPLETED: TaskRunEvent.SUCCEEDED,
@@ -34,7 +35,12 @@ class Attempts:
     """Follows the attempts of single runs."""
 
     def __init__(
-        self, ledger: Ledger, dispatch: Dispatch, judge: Judge, rng: random.Random
+        self,
+        ledger: Ledger,
+        dispatch: Dispatch,
+        judge: Judge,
+        rng: random.Random,
+        memory: MemoryGrowth,
     ) -> None:
         """Begin without attempts.
 
@@ -43,11 +49,13 @@ class Attempts:
             dispatch: Takes what is to be sent again.
             judge: Decides about what lost its inputs.
             rng: Source of the jitter of delays.
+            memory: Tells what a run may ask for that ran out of memory.
         """
         self._ledger = ledger
         self._dispatch = dispatch
         self._judge = judge
         self._rng = rng
+        self._memory = memory
 
     def began(self, event: CallBegan) -> None:
         """Take note that a call runs."""
@@ -62,12 +70,18 @@ class Attempts:
         outcome: Outcome,
         at: float,
         message: str,
+        *,
         report: CallReport | None = None,
+        cause: Cause | None = None,
     ) -> None:
         """End the attempt at a position of a batch, and charge it to the run."""
         runs, index = flight.run(position)
-        outcome = self.record(flight, position, outcome, at, message, report)
+        cause = cause or (report.cause if report else None)
+        outcome = self.record(flight, position, outcome, at, message, report=report, cause=cause)
         retriable = report is None or report.retriable
+        if outcome is Outcome.OUT_OF_MEMORY:
+            peaks = [told.peak_memory for told in (report, cause) if told is not None]
+            self._memory.grow(runs, index, max(peaks, default=0))
         if not (retriable and self._retry(runs, index, outcome, at, message)):
             again = runs.attempts(index) > 1
             recovered = outcome is Outcome.COMPLETED and again
@@ -81,13 +95,16 @@ class Attempts:
         outcome: Outcome,
         at: float,
         message: str,
+        *,
         report: CallReport | None = None,
+        cause: Cause | None = None,
     ) -> Outcome:
         """Say that the attempt at a position of a batch is over; return how it counts."""
         runs, index = flight.run(position)
-        if self._ledger.stopping and outcome in _INFRASTRUCTURE:
+        if outcome in _INFRASTRUCTURE and self._ledger.doom(runs, index):
             # What was asked to stop, or killed because it did not, has not crashed.
             outcome = Outcome.CANCELLED
+        tally = runs.tallies.get(index)
         self._ledger.out.append(
             commands.AttemptEnded(
                 run=runs.key(index),
@@ -99,13 +116,16 @@ class Attempts:
                 report=report,
                 batch=flight.batch,
                 position=position,
+                cause=cause,
+                memory=tally.memory if tally else 0,
             )
         )
         return outcome
 
     def _retry(self, runs: Runs, index: int, outcome: Outcome, at: float, message: str) -> bool:
         """Plan another attempt if the budget for this kind of failure allows one."""
-        policy = runs.options(index).retry
+        options = runs.options(index)
+        policy = options.retry
         if outcome in _INFRASTRUCTURE:
             tally = runs.tally(index)
             tally.crashes += 1
@@ -116,11 +136,11 @@ class Attempts:
             used, budget = tally.failures, policy.retries
         else:
             return False
-        if used > budget or self._ledger.stopping:
+        if used > budget or options.at_most_once or self._ledger.doom(runs, index):
             return False
         delay = policy.delay_before(used, self._rng)
-        reason = f"retry {used} of {budget}" + (f" in {delay:.3g} s" if delay else "")
-        self._ledger.enter(runs, index, TaskRunEvent.RETRY_PLANNED, at, message, reason)
+        tally.reason = f"retry {used} of {budget}" + (f" in {delay:.3g} s" if delay else "")
+        self._ledger.enter(runs, index, TaskRunEvent.RETRY_PLANNED, at, message, tally.reason)
         if delay:
             run = runs.key(index)
             self._ledger.out.append(commands.SetRetryTimer(run=run, due=at + delay))
@@ -152,9 +172,9 @@ class Attempts:
         """Take back runs whose attempt never began."""
         for piece in parts:
             runs, start, stop = piece.runs, piece.start, piece.stop
-            if self._ledger.stopping:
+            if self._ledger.stopping or runs.doomed:
                 for index in range(start, stop):
-                    self._unsend(runs, index, at)
+                    self._take_back(runs, index, at)
                 continue
             for first, last in runs.parts(start, stop):
                 if first in runs.tallies:
@@ -163,14 +183,21 @@ class Attempts:
                     runs.move(first, last, TaskRunEvent.HANDED_BACK, at)
             self.requeue(runs, start, stop, at)
 
+    def _take_back(self, runs: Runs, index: int, at: float) -> None:
+        """Take back a run that may have no future."""
+        doom = self._ledger.doom(runs, index)
+        if doom:
+            runs.tally(index).attempts -= 1
+            self._ledger.finish(runs, index, TaskRunEvent.CANCELLED, at, doom)
+        else:
+            self._unsend(runs, index, at)
+            self.requeue(runs, index, index + 1, at)
+
     def _unsend(self, runs: Runs, index: int, at: float) -> None:
-        """Take back the attempt of a run that has a past, or no future."""
+        """Take back the attempt of a run."""
         tally = runs.tally(index)
         tally.attempts -= 1
-        if self._ledger.stopping:
-            message = self._ledger.stopping
-            self._ledger.finish(runs, index, TaskRunEvent.CANCELLED, at, message)
-        elif tally.attempts:
+        if tally.attempts or runs.states[index] != codes.SUBMITTED:
             self._ledger.enter(runs, index, TaskRunEvent.HANDED_BACK, at)
         else:
             runs.move(index, index + 1, TaskRunEvent.HANDED_BACK, at)

@@ -13,12 +13,15 @@ NAMES: Final = (
     StateName.PENDING,
     StateName.AWAITING_RETRY,
     StateName.PENDING,
+    StateName.PENDING,
+    StateName.AWAITING_RETRY,
 )
 """The name of the state that a code stands for. New columns are zeros: PENDING."""
 CODES: Final[Mapping[StateName, int]] = {name: NAMES.index(name) for name in StateName}
 
 PENDING: Final = CODES[StateName.PENDING]
 COMPLETED: Final = CODES[StateName.COMPLETED]
+CACHED: Final = CODES[StateName.CACHED]
 SUBMITTED: Final = CODES[StateName.SUBMITTED]
 AWAITING_RETRY: Final = CODES[StateName.AWAITING_RETRY]
 QUEUED: Final = len(StateName)
@@ -27,6 +30,11 @@ REQUEUED: Final = QUEUED + 1
 """AWAITING_RETRY, with the delay over, and on its way into a batch."""
 MAPPED: Final = QUEUED + 2
 """No single call: the items of a map have states of their own."""
+HELD: Final = QUEUED + 3
+"""PENDING, with all inputs decided, but not on its way into a batch: see `_gate`."""
+REHELD: Final = QUEUED + 4
+"""AWAITING_RETRY, with the delay over, and held like that."""
+AWAITING_SLOT: Final = CODES[StateName.AWAITING_SLOT]
 
 OPEN: Final = 0
 """How a task run ended: not yet."""
@@ -51,10 +59,28 @@ ENDS: Final = _table({code: _end_of(name) for code, name in enumerate(NAMES)})
 """How a run with this code ended: a table for `bytes.translate`, or to look up."""
 IS_PENDING: Final = _table({PENDING: 1})
 IS_FINAL: Final = _table({code: end != OPEN for code, end in enumerate(ENDS)})
+IS_OPEN: Final = _table({code: end == OPEN for code, end in enumerate(ENDS)})
 IS_SUCCEEDED: Final = _table({code: end == SUCCEEDED for code, end in enumerate(ENDS)})
 IS_FAILED: Final = _table({code: end == FAILED for code, end in enumerate(ENDS)})
 IS_DECIDED: Final = _table({code: end in (FAILED, SKIPPED) for code, end in enumerate(ENDS)})
-IS_WAITING: Final = _table(dict.fromkeys((PENDING, QUEUED, AWAITING_RETRY, REQUEUED), 1))
+IS_HELD: Final = _table(dict.fromkeys((HELD, REHELD, AWAITING_SLOT), 1))
+IS_QUEUED: Final = _table(dict.fromkeys((QUEUED, REQUEUED), 1))
+_STAYS: Final = {code: code for code in range(256)}
+HOLD: Final = _table(
+    {**_STAYS, PENDING: HELD, QUEUED: HELD, AWAITING_RETRY: REHELD, REQUEUED: REHELD}
+)
+LET_GO: Final = _table(
+    {
+        **_STAYS,
+        QUEUED: PENDING,
+        HELD: PENDING,
+        REQUEUED: AWAITING_RETRY,
+        REHELD: AWAITING_RETRY,
+    }
+)
+IS_WAITING: Final = _table(
+    dict.fromkeys((PENDING, QUEUED, HELD, AWAITING_RETRY, REQUEUED, REHELD, AWAITING_SLOT), 1)
+)
 """Not submitted, not final."""
 IS_OUT: Final = _table(
     {CODES[name]: 1 for name in (StateName.SUBMITTED, StateName.RUNNING, StateName.RETRYING)}
@@ -115,6 +141,50 @@ def rows(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
             start = position
         stop = position + 1
     yield start, stop
+
+
+class Marks:
+    """A byte for each row of a table, zero unless it was set; takes no room until one is."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self) -> None:
+        """Begin with zeros."""
+        self._bytes = bytearray()
+
+    def __bool__(self) -> bool:
+        """Whether any was ever set."""
+        return bool(self._bytes)
+
+    def __getitem__(self, index: int) -> int:
+        """Return one."""
+        return self._bytes[index] if index < len(self._bytes) else 0
+
+    def part(self, start: int, stop: int) -> bytes:
+        """Return those from `start` to `stop`."""
+        return bytes(self._bytes[start:stop]).ljust(stop - start, b"\0")
+
+    def put(self, start: int, stop: int, value: int) -> None:
+        """Set those from `start` to `stop`."""
+        if not value and not self._bytes:
+            return
+        self._bytes.extend(bytes(max(0, stop - len(self._bytes))))
+        self._bytes[start:stop] = bytes([value]) * (stop - start)
+
+    def count(self, start: int, stop: int) -> None:
+        """Add one to those from `start` to `stop`, as far as a byte can hold it."""
+        self._bytes.extend(bytes(max(0, stop - len(self._bytes))))
+        self._bytes[start:stop] = self._bytes[start:stop].translate(_PLUS_ONE)
+
+
+_PLUS_ONE: Final = bytes(min(code + 1, 255) for code in range(256))
+IS_ZERO: Final = bytes([1]) + bytes(255)
+
+
+def either(one: bytes | bytearray, other: bytes | bytearray) -> bytes:
+    """Return what is not zero where one of two columns has something."""
+    together = int.from_bytes(one, "big") | int.from_bytes(other, "big")
+    return together.to_bytes(len(one), "big")
 
 
 def both(one: bytes | bytearray, other: bytes | bytearray) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from raflow.model import CallReport, Chunk, Outcome, Resources, State, TaskRunKey
+from raflow.model import CallReport, Cause, Chunk, Outcome, Resources, State, TaskRunKey
 
 
 class SendBatch(NamedTuple):
@@ -23,6 +23,10 @@ class SendBatch(NamedTuple):
     own_values: int
     """How many values may become objects of their own. A value that is to be one when all are used
     ends the batch."""
+    record_first: bool = False
+    """That the attempt begins has to be on record before it does: it is never repeated."""
+    places: int = 0
+    """How many batches of these resources can run at once; 0: that is not known."""
 
 
 class CompletedChunk(NamedTuple):
@@ -60,6 +64,14 @@ class CancelBatch(NamedTuple):
     force: bool
 
 
+class CancelCalls(NamedTuple):
+    """End these calls of a batch: gently, or by killing its process."""
+
+    batch: int
+    positions: tuple[int, ...]
+    force: bool
+
+
 class StartSubflow(NamedTuple):
     """Run the child flow of this call; its inputs are there."""
 
@@ -84,6 +96,8 @@ class SetGraceTimer(NamedTuple):
     """Send `GraceOver` at this time."""
 
     due: float
+    batch: int | None = None
+    """To be given back."""
 
 
 class MapExpanded(NamedTuple):
@@ -111,6 +125,10 @@ class AttemptEnded(NamedTuple):
     batch: int = -1
     position: int = 0
     """Which value of the batch is the call's."""
+    cause: Cause | None = None
+    """Why its process ended, where that is known."""
+    memory: int = 0
+    """Bytes that it asked for, if not what the options of its call say."""
 
 
 class StateEntered(NamedTuple):
@@ -134,12 +152,54 @@ class RunSettled(NamedTuple):
     """Failures that nobody handled, in order of calls; see `raflow.engine.Engine`."""
 
 
+class FindValues(NamedTuple):
+    """These values are needed again: take them from where they are kept.
+
+    Each is answered by `ValuesFound`, or by `ValuesLost`: then its run is computed again.
+    """
+
+    chunks: tuple[Chunk, ...]
+
+
+class ValueGone(NamedTuple):
+    """The value that the body waits for (`ValueAsked`) is lost for good."""
+
+    run: TaskRunKey
+    message: str
+
+
+class AskSlots(NamedTuple):
+    """Ask for slots of limits, all or none; answered by `SlotsAwaited` and `SlotsGranted`."""
+
+    run: TaskRunKey
+    amounts: tuple[tuple[str, int], ...]
+    """Slots by name of the limit."""
+    priority: int
+
+
+class ReleaseSlots(NamedTuple):
+    """A call needs its slots no more, or does not wait for them any longer."""
+
+    run: TaskRunKey
+
+
+class AskCache(NamedTuple):
+    """Look for the values of these calls, whose inputs are there; see `CacheAnswered`."""
+
+    chunk: Chunk
+
+
+class AtRest(NamedTuple):
+    """The run is paused, and no batch is in flight any more; emitted once per pause."""
+
+
 Command: TypeAlias = (
     SendBatch
     | CallsCompleted
     | ReleaseValues
     | SetSendTimer
     | CancelBatch
+    | CancelCalls
     | StartSubflow
     | CancelSubflow
     | SetRetryTimer
@@ -147,5 +207,11 @@ Command: TypeAlias = (
     | MapExpanded
     | AttemptEnded
     | StateEntered
+    | FindValues
+    | ValueGone
+    | AskSlots
+    | ReleaseSlots
+    | AskCache
+    | AtRest
     | RunSettled
 )

@@ -10,22 +10,29 @@ from typing import Any, Final
 from raflow.engine import _commands as commands
 from raflow.engine import _events as events
 from raflow.engine._attempts import Attempts
+from raflow.engine._cache import Cache
+from raflow.engine._cancel import Cancel
 from raflow.engine._dispatch import Dispatch
+from raflow.engine._gate import Gate
 from raflow.engine._judge import Judge
 from raflow.engine._kinds import Kinds
 from raflow.engine._ledger import Ledger
 from raflow.engine._losses import Losses
+from raflow.engine._memory import MemoryGrowth
 from raflow.engine._pace import Pace
 from raflow.engine._ready import Costs
+from raflow.engine._recompute import Recompute
 from raflow.engine._release import Releases
 from raflow.engine._reports import Reports
-from raflow.engine._runs import Mapped
+from raflow.engine._slots import Slots
+from raflow.engine._teardown import teardown_made
 from raflow.engine._verdict import unhandled_failures
 from raflow.engine._waiting import waits_for
 from raflow.model import NodeKind, Resources, StateName, TaskRunEvent, TaskRunKey
 
 _CHILD_ENDINGS: Final[Mapping[StateName, TaskRunEvent]] = {
     StateName.COMPLETED: TaskRunEvent.SUCCEEDED,
+    StateName.RECOVERED: TaskRunEvent.RECOVERED,
     StateName.FAILED: TaskRunEvent.FAILED,
     StateName.TIMED_OUT: TaskRunEvent.TIMED_OUT,
     StateName.CRASHED: TaskRunEvent.CRASHED,
@@ -50,6 +57,9 @@ class Engine:
         budget: float = 0.1,
         cancel_grace: float = 10.0,
         rng: random.Random | None = None,
+        limit_slots: Callable[[str], int] | None = None,
+        recall: Callable[[int], events.CallMade | None] | None = None,
+        fuses: bool = True,
     ) -> None:
         """Start with nothing registered.
 
@@ -60,23 +70,43 @@ class Engine:
             budget: Seconds after which a batch starts no more calls.
             cancel_grace: Seconds that running calls get to stop before they are killed.
             rng: Source of the jitter of retry delays. Default: seeded with 0.
+            limit_slots: How many slots a limit has, by name: so many calls in line are enough.
+                Default: one each.
+            recall: The definition of a call all of whose runs are final, for it to run again
+                because its value was lost; None if that is impossible. Default: it always is.
+            fuses: Whether a call may travel with those that it waits for, and so begin before the
+                runtime has heard of their values.
         """
         self.pace = pace or Pace()
-        self._grace = cancel_grace
         self._ledger = ledger = Ledger()
         costs = Costs(self.pace, budget)
-        self._kinds = Kinds(ledger, costs)
-        self._dispatch = Dispatch(ledger, self._kinds, costs, window=window, slots=slots)
-        self._releases = Releases(ledger)
-        self._judge = Judge(ledger, self._dispatch, self._releases)
+        self._kinds = kinds = Kinds(ledger, costs)
+        self._dispatch = dispatch = Dispatch(
+            ledger, kinds, costs, window=window, slots=slots, fuses=fuses
+        )
+        self._releases = releases = Releases(ledger)
+        self._values = values = Recompute(ledger, dispatch, releases, recall or _forgotten)
+        self._cache = cache = Cache(ledger, dispatch)
+        self._slots = Slots(ledger, kinds, dispatch, values, limit_slots or _one)
+        self._gate = dispatch.gate = Gate(
+            ledger, kinds, dispatch, cache=cache, values=values, slots=self._slots
+        )
+        self._judge = judge = Judge(ledger, dispatch, releases, values)
         seeded = rng or random.Random(0)  # noqa: S311 - jitter, not a secret
-        self._attempts = Attempts(ledger, self._dispatch, self._judge, seeded)
-        self._reports = Reports(ledger, self._dispatch, self._attempts, costs)
-        self._losses = Losses(ledger, self._dispatch, self._attempts)
+        memory = MemoryGrowth(slots)
+        self._attempts = attempts = Attempts(ledger, dispatch, judge, seeded, memory)
+        self._reports = Reports(ledger, dispatch, attempts, costs, values)
+        self._losses = Losses(ledger, dispatch, attempts)
+        self._cancel = Cancel(
+            ledger, dispatch, judge, gate=self._gate, values=values, grace=cancel_grace
+        )
         self._body_ended = False
         self._cancelled = False
         self._settled = False
-        self._handlers: Mapping[type[events.Event], Callable[[Any], None]] = {
+        self._handlers = self._all_handlers()
+
+    def _all_handlers(self) -> Mapping[type[events.Event], Callable[[Any], None]]:
+        return {
             events.CallsRegistered: self._calls_registered,
             events.ItemsArrived: self._judge.items_arrived,
             events.FuturesDropped: self._futures_dropped,
@@ -87,10 +117,21 @@ class Engine:
             events.SendDue: self._send_due,
             events.SubflowEnded: self._subflow_ended,
             events.RetryDue: self._retry_due,
-            events.GraceOver: self._grace_over,
+            events.GraceOver: self._cancel.grace_over,
             events.FailureSeen: self._failure_seen,
             events.BodyEnded: self._body_has_ended,
+            events.PaceKnown: self._pace_known,
             events.CancelAsked: self._cancel_asked,
+            events.CallCancelAsked: self._cancel.call,
+            events.PauseAsked: self._pause_asked,
+            events.UnpauseAsked: self._unpause_asked,
+            events.ValueAsked: self._value_asked,
+            events.ValuesLost: self._gate.values_lost,
+            events.ValuesFound: self._values.found,
+            events.SlotsGranted: self._slots.granted,
+            events.SlotsAwaited: self._slots.awaited,
+            events.SlotsRefused: self._slots.refused,
+            events.CacheAnswered: self._cache.answered,
         }
 
     @property
@@ -119,13 +160,18 @@ class Engine:
         May be called from any thread.
         """
         known = key.node < len(self._ledger.calls.states)
-        return waits_for(key, self._ledger) if known else ""
+        return waits_for(key, self._ledger, self._gate) if known else ""
 
     def handle(self, event: events.Event) -> list[commands.Command]:
         """Take an event and return what is to be done about it, in order."""
         self._handlers[type(event)](event)
         self._tell(event.at)
+        while self._values.is_busy:
+            self._values.work(event.at)
+            self._tell(event.at)
         self._dispatch.send(event.at)
+        if self._dispatch.paused:
+            self._gate.rest()
         self._settle()
         ledger = self._ledger
         out, ledger.out = ledger.out, []
@@ -142,7 +188,7 @@ class Engine:
         if not event.calls:
             return
         self._ledger.calls.add(event.calls, event.at)
-        for plain, row in groupby(event.calls, _is_plain):
+        for plain, row in groupby(event.calls, _plain_kind):
             if plain and not self._ledger.stopping:
                 self._plain_calls(list(row), event.at)
                 continue
@@ -151,16 +197,14 @@ class Engine:
                 self._tell(event.at)
 
     def _plain_calls(self, calls: Sequence[events.CallMade], at: float) -> None:
-        """Queue calls that wait for nothing."""
-        ledger = self._ledger
-        ledger.open_calls += len(calls)
-        start = calls[0].node
+        """Queue calls of one task that wait for nothing."""
+        self._ledger.open_calls += len(calls)
         first = calls[0]
-        for call in calls:
-            if call.options is not first.options or call.name != first.name:
-                self._dispatch.push(ledger.calls, start, call.node, at, front=False)
-                start, first = call.node, call
-        self._dispatch.push(ledger.calls, start, calls[-1].node + 1, at, front=False)
+        if first.options.teardown:
+            for call in calls:
+                teardown_made(call, self._ledger)
+        start, stop = first.node, first.node + len(calls)
+        self._dispatch.push(self._ledger.calls, start, stop, at, front=False)
 
     def _futures_dropped(self, event: events.FuturesDropped) -> None:
         self._releases.dropped(event.nodes)
@@ -173,7 +217,10 @@ class Engine:
         self._body_ended = True
         self._dispatch.waits_for_company = False
         if event.raised and not self._ledger.stopping:
-            self._stop("the flow's body raised an exception", event.at)
+            self._cancel.stop("the flow's body raised an exception", event.at)
+
+    def _pace_known(self, event: events.PaceKnown) -> None:
+        self.pace.recall(event.learned)
 
     # Timers, children ---------------------------------------------------------------------------
 
@@ -199,40 +246,29 @@ class Engine:
     def _cancel_asked(self, event: events.CancelAsked) -> None:
         again, self._cancelled = self._cancelled, True
         if not self._ledger.stopping:
-            self._stop(event.reason, event.at)
+            self._cancel.stop(event.reason, event.at)
         elif again:
-            self._kill()
+            self._cancel.kill(event.at)
+        # What tears down must be sent.
+        self._unpause(event.at)
 
-    def _stop(self, reason: str, at: float) -> None:
-        """Start nothing more, and ask what runs to stop."""
-        ledger = self._ledger
-        ledger.stopping = reason
-        self._dispatch.clear()
-        ledger.cancel(ledger.calls, at, reason)
-        for mapped in list(ledger.maps.values()):
-            self._stop_map(mapped, reason, at)
-        for node in sorted(ledger.subflows):
-            run = TaskRunKey(node)
-            ledger.out.append(commands.CancelSubflow(run=run, reason=reason))
-        flights = self._dispatch.flights
-        if flights:
-            ledger.out += [commands.CancelBatch(batch=batch, force=False) for batch in flights]
-            ledger.out.append(commands.SetGraceTimer(due=at + self._grace))
+    def _pause_asked(self, event: events.PauseAsked) -> None:
+        if not self._cancelled:
+            self._gate.pause(event.reason, event.at)
 
-    def _stop_map(self, mapped: Mapped, reason: str, at: float) -> None:
-        if not mapped.complete and not mapped.length:
-            self._ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, reason)
-            return
-        self._ledger.cancel(mapped, at, reason)
-        if not mapped.complete:
-            self._judge.complete(mapped)
+    def _unpause_asked(self, event: events.UnpauseAsked) -> None:
+        self._unpause(event.at)
 
-    def _grace_over(self, _: events.GraceOver) -> None:
-        self._kill()
+    def _unpause(self, at: float) -> None:
+        if self._dispatch.paused:
+            self._gate.unpause(at)
 
-    def _kill(self) -> None:
-        flights = self._dispatch.flights
-        self._ledger.out += [commands.CancelBatch(batch=batch, force=True) for batch in flights]
+    def _value_asked(self, event: events.ValueAsked) -> None:
+        if self._settled:
+            message = "the value was lost, and the flow run has ended"
+            self._ledger.out.append(commands.ValueGone(run=event.run, message=message))
+        else:
+            self._values.asked(event)
 
     def _settle(self) -> None:
         ledger = self._ledger
@@ -243,6 +279,17 @@ class Engine:
             ledger.out.append(settled)
 
 
-def _is_plain(call: events.CallMade) -> bool:
-    """Tell whether a call is a task that waits for nothing."""
-    return call.kind is NodeKind.TASK and call.runnable and not call.edges
+def _plain_kind(call: events.CallMade) -> tuple[str, int] | None:
+    """Return what calls have in common that run alike, wait for nothing, and are not known yet."""
+    _, _, kind, name, _, options, edges, _, runnable, _, answers, _ = call
+    if kind is not NodeKind.TASK or edges or answers or not runnable:
+        return None
+    return name, id(options)
+
+
+def _forgotten(_: int) -> events.CallMade | None:
+    return None
+
+
+def _one(_: str) -> int:
+    return 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from itertools import chain
+from typing import Final, Protocol
 
 from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
@@ -41,6 +42,7 @@ class Flight:
     __slots__ = (
         "again",
         "batch",
+        "killed",
         "offsets",
         "pieces",
         "queue",
@@ -61,6 +63,8 @@ class Flight:
         """Position of the first run of each piece."""
         self.again: list[int] = []
         """Positions of those whose attempt is not the first."""
+        self.killed = False
+        """Its process is to end because of some of its calls."""
         self.size = 0
         for piece in pieces:
             self.offsets.append(self.size)
@@ -73,6 +77,15 @@ class Flight:
         number = bisect_right(self.offsets, position) - 1
         piece = self.pieces[number]
         return piece.runs, piece.start + position - self.offsets[number]
+
+    def positions(self, runs: Runs, start: int, stop: int) -> list[int]:
+        """Return where neighbours are, as far as they are in the batch and were not handed back."""
+        found: list[int] = []
+        for piece, offset in zip(self.pieces, self.offsets, strict=True):
+            if piece.runs is runs:
+                first, last = max(start, piece.start), min(stop, piece.stop)
+                found += range(offset + first - piece.start, offset + last - piece.start)
+        return [position for position in found if position not in self.returned]
 
     def parts(self, start: int, stop: int) -> Iterator[tuple[Piece, int]]:
         """Yield the runs at positions from `start` to `stop`, and the position of each part."""
@@ -89,6 +102,16 @@ class Flight:
             number += 1
 
 
+class Gatekeeper(Protocol):
+    """Stands between calls out of the ordinary and the queues."""
+
+    def admit(self, runs: Runs, start: int, stop: int, at: float, *, front: bool) -> None:
+        """Take neighbours whose inputs are there, and push those that nothing holds back."""
+
+    def landed(self, flight: Flight) -> None:
+        """Take note that a batch of calls with limits is over."""
+
+
 class Dispatch:
     """Sends ready calls, in batches, as far as window and workers allow."""
 
@@ -100,6 +123,7 @@ class Dispatch:
         *,
         window: int,
         slots: Callable[[Resources], int],
+        fuses: bool,
     ) -> None:
         """Begin with nothing in flight."""
         self._ledger = ledger
@@ -107,20 +131,32 @@ class Dispatch:
         self._costs = costs
         self._window = window
         self._slots = slots
+        self._fuses = fuses
         self._next = 0
         self._timer: float | None = None
         self.flights: dict[int, Flight] = {}
         self.waits_for_company = True
         """More calls may come that are not ready now."""
+        self.paused = False
+        """Nothing is sent."""
+        self.gate: Gatekeeper
 
     # Ready --------------------------------------------------------------------------------------
 
-    def push(self, runs: Runs, start: int, stop: int, at: float, *, front: bool) -> None:
-        """Queue neighbours of one kind whose inputs are there."""
+    def push(
+        self, runs: Runs, start: int, stop: int, at: float, *, front: bool, admitted: bool = False
+    ) -> None:
+        """Queue neighbours of one kind whose inputs are there.
+
+        Unless they are `admitted`, those out of the ordinary have to pass the gate.
+        """
         kind = self._kinds.of_run(runs, start)
+        if (kind.gated or self._ledger.has_gone) and not admitted:
+            self.gate.admit(runs, start, stop, at, front=front)
+            return
         for first, last in runs.parts(start, stop):
             tally = runs.tallies.get(first)
-            if tally is not None and tally.losses >= MOST_LOSSES:
+            if tally is not None and (tally.memory or tally.losses >= MOST_LOSSES):
                 self.push_parcel([(runs, first)])
                 continue
             piece = Piece(runs, first, last, kind, runs.attempts(first) + 1)
@@ -131,12 +167,36 @@ class Dispatch:
         """Queue runs that travel together, without company."""
         pieces: list[Piece] = []
         for runs, index in indexes:
-            kind = self._kinds.of_run(runs, index)
+            kind, tally = self._kinds.of_run(runs, index), runs.tallies.get(index)
+            if tally is not None and tally.memory:
+                kind = self._kinds.grown(kind, tally.memory)
             piece = Piece(runs, index, index + 1, kind, runs.attempts(index) + 1)
             self._mark(piece)
             pieces.append(piece)
         if pieces:
             pieces[0].kind.queue.parcels.append(pieces)
+
+    def readmit(self, runs: Runs, start: int, stop: int, at: float, *, front: bool = True) -> None:
+        """Have neighbours that are still held back pass the gate again."""
+        held = runs.states[start:stop].translate(codes.IS_HELD)
+        for first, last in codes.stretches(held):
+            runs.let_go(start + first, start + last)
+            self.gate.admit(runs, start + first, start + last, at, front=front)
+
+    def withdraw(self, runs: Runs, start: int, stop: int) -> None:
+        """Take neighbours out of the queues."""
+        if any(runs.states[start:stop].translate(codes.IS_QUEUED)):
+            for queue in self._kinds.queues:
+                queue.remove(runs, start, stop)
+
+    def withdraw_all(self, which: Callable[[Queue], bool]) -> list[Piece]:
+        """Empty some queues, and return what was in them."""
+        pieces: list[Piece] = []
+        for queue in self._kinds.queues:
+            if which(queue):
+                pieces += (*queue.freed, *queue.pieces, *chain.from_iterable(queue.parcels))
+                queue.clear()
+        return pieces
 
     @staticmethod
     def _mark(piece: Piece) -> None:
@@ -146,11 +206,6 @@ class Dispatch:
         code = codes.REQUEUED if waits else codes.QUEUED
         runs.states[start:stop] = bytes([code]) * (stop - start)
 
-    def clear(self) -> None:
-        """Send nothing more of what is ready now."""
-        for queue in self._kinds.queues:
-            queue.clear()
-
     # Sent ---------------------------------------------------------------------------------------
 
     def timer_is_over(self) -> None:
@@ -159,6 +214,8 @@ class Dispatch:
 
     def send(self, at: float) -> None:
         """Send what can be sent now."""
+        if self.paused:
+            return
         for queue in self._kinds.queues:
             if queue.has_calls:
                 slots = max(1, self._slots(queue.resources))
@@ -171,7 +228,7 @@ class Dispatch:
     def _send_one(self, queue: Queue, slots: int, at: float) -> bool:
         """Send a batch; tell whether there was one to send."""
         if queue.parcels:
-            self._submit(queue, queue.parcels.popleft(), at)
+            self._submit(queue, queue.parcels.popleft(), slots, at)
             return True
         load = load_of(queue, self._costs)
         if queue.flying >= slots and not is_worth_a_second(queue, load, self._costs.budget):
@@ -181,7 +238,7 @@ class Dispatch:
             self._hold(until)
             return False
         queue.line_up()
-        self._submit(queue, self._draft(queue, load, slots).pieces, at)
+        self._submit(queue, self._draft(queue, load, slots).pieces, slots, at)
         queue.since = at
         return True
 
@@ -195,9 +252,11 @@ class Dispatch:
             costs=self._costs,
             limit=share(load, slots, self._costs.budget),
             even=even_share(load, slots),
+            free=queue.free,
         )
         if queue.alone:
             draft.most = 1
+        if queue.alone or not self._fuses:
             draft.fill(queue)
             return draft
         fusion = Fusion(draft, queue, self._ledger, self._kinds)
@@ -215,7 +274,7 @@ class Dispatch:
             fusion.follow([piece], sparing=False)
         return draft
 
-    def _submit(self, queue: Queue, pieces: Sequence[Piece], at: float) -> None:
+    def _submit(self, queue: Queue, pieces: Sequence[Piece], slots: int, at: float) -> None:
         chunks: list[Chunk] = []
         for piece in pieces:
             runs, start, stop, _, attempt = piece
@@ -236,6 +295,8 @@ class Dispatch:
                 chunks=tuple(chunks),
                 budget=self._costs.budget,
                 own_values=self._own_values(flight),
+                record_first=queue.once,
+                places=slots,
             )
         )
 
@@ -248,4 +309,6 @@ class Dispatch:
         flight = self.flights.pop(batch, None)
         if flight is not None:
             flight.queue.flying -= 1
+            if flight.queue.limited:
+                self.gate.landed(flight)
         return flight

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from raflow.model import BatchReport, Edge, NodeKind, Outcome, State, TaskOptions, TaskRunKey
+from raflow.engine._pace import Learned
+from raflow.model import (
+    BatchReport,
+    Cause,
+    Chunk,
+    Edge,
+    NodeKind,
+    Outcome,
+    State,
+    TaskOptions,
+    TaskRunKey,
+)
+
+
+class Answer(NamedTuple):
+    """What an earlier process of the run has left of a call, or of neighbouring items of a map."""
+
+    start: int = -1
+    """Map index of the first item; -1 for a single call."""
+    stop: int = 0
+    """Map index after the last item; 0 for a single call."""
+    completed: bool = True
+    """They have completed, and do not run again. False: attempts have begun, none completed."""
+    has_value: bool = True
+    """Their values can be had; otherwise they are computed again if somebody needs them."""
+    attempts: int = 1
+    """Attempts that each of them has begun."""
+    truths: bytes = b""
+    """For each `bool` of its value: 1, 0 or `UNKNOWN_TRUTH`. Empty: unknown."""
+    length: int | None = None
+    """`len` of the value of a single call, where that is known."""
+    cached: bool = False
+    """Of completed ones: nothing ran, because another flow run has left their values."""
 
 
 class CallMade(NamedTuple):
@@ -28,6 +61,10 @@ class CallMade(NamedTuple):
     """For `run_if=False` given as a plain value: the call ends SKIPPED."""
     streamed: bool = False
     """The items of a map come one after the other (`ItemsArrived`): the number is not known."""
+    answers: tuple[Answer, ...] = ()
+    """What is known of its runs already, in the order of items."""
+    teardown_of: tuple[int, ...] = ()
+    """Of a teardown: the calls that set up what it tears down. It has edges from them, too."""
 
 
 class CallsRegistered(NamedTuple):
@@ -91,6 +128,8 @@ class BatchDied(NamedTuple):
     running: Sequence[int] | None = None
     """Positions of the calls that ran when it died: theirs is the attempt, the others are innocent.
     Empty: none had begun. None: that is not known."""
+    cause: Cause | None = None
+    """What is known about why."""
 
 
 class SendDue(NamedTuple):
@@ -122,6 +161,8 @@ class GraceOver(NamedTuple):
     """What runs after a cancel has had its time to stop."""
 
     at: float
+    batch: int | None = None
+    """Only calls of this batch were to stop. None: all."""
 
 
 class FailureSeen(NamedTuple):
@@ -138,11 +179,115 @@ class BodyEnded(NamedTuple):
     raised: bool = False
 
 
+class PaceKnown(NamedTuple):
+    """What earlier runs of the same code have taught is known now."""
+
+    at: float
+    learned: Mapping[str, Learned]
+    """By name of the task."""
+
+
 class CancelAsked(NamedTuple):
     """Somebody wants the run to end: nothing new starts from here on."""
 
     at: float
     reason: str
+
+
+class CallCancelAsked(NamedTuple):
+    """The flow's body wants a call to end, or an item of a map, or all of a map."""
+
+    at: float
+    node: int
+    item: int | None
+    """Which item of a map. None: the single call, or every item."""
+    reason: str
+
+
+class PauseAsked(NamedTuple):
+    """Nothing is to be sent until `UnpauseAsked`; what runs goes on."""
+
+    at: float
+    reason: str
+
+
+class UnpauseAsked(NamedTuple):
+    """The run is to go on."""
+
+    at: float
+
+
+class ValueAsked(NamedTuple):
+    """The flow's body waits for a value of a completed run that the runtime has not got."""
+
+    at: float
+    run: TaskRunKey
+    """With map index -1 for a map: all its items."""
+
+
+class ValuesLost(NamedTuple):
+    """Nobody has the values of these completed runs any more."""
+
+    at: float
+    chunks: Sequence[Chunk]
+
+
+class ValuesFound(NamedTuple):
+    """The values of these completed runs can be had again."""
+
+    at: float
+    chunks: Sequence[Chunk]
+
+
+class SlotsGranted(NamedTuple):
+    """A call holds the slots that it has asked for."""
+
+    at: float
+    run: TaskRunKey
+
+
+class SlotsAwaited(NamedTuple):
+    """A call stands in line for slots."""
+
+    at: float
+    run: TaskRunKey
+    reason: str
+    """Which limit, how full, held by whom."""
+
+
+class SlotsRefused(NamedTuple):
+    """A call will never get the slots that it has asked for: it fails."""
+
+    at: float
+    run: TaskRunKey
+    message: str
+
+
+class CacheVerdict(StrEnum):
+    """What looking for a call's value has brought."""
+
+    HIT = "hit"
+    """It was there, and the runtime has it."""
+    MISS = "miss"
+    """The call has to run."""
+    BUSY = "busy"
+    """Somebody computes it right now: another answer follows."""
+    FAILED = "failed"
+    """There is no telling: the key cannot be made."""
+
+
+class CacheAnswered(NamedTuple):
+    """The answer to `AskCache` for one run."""
+
+    at: float
+    run: TaskRunKey
+    verdict: CacheVerdict
+    reason: str = ""
+    """Of a hit: which run it comes from. While busy: who computes it. Failed: why."""
+    length: int | None = None
+    """`len` of the value, where that is known."""
+    truth: bool | None = None
+    """`bool` of the value, where that is known."""
 
 
 Event: TypeAlias = (
@@ -159,5 +304,16 @@ Event: TypeAlias = (
     | GraceOver
     | FailureSeen
     | BodyEnded
+    | PaceKnown
     | CancelAsked
+    | CallCancelAsked
+    | PauseAsked
+    | UnpauseAsked
+    | ValueAsked
+    | ValuesLost
+    | ValuesFound
+    | SlotsGranted
+    | SlotsAwaited
+    | SlotsRefused
+    | CacheAnswered
 )

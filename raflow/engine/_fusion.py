@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final
 
 from raflow.engine import _codes as codes
+from raflow.engine._events import CallMade
 from raflow.engine._kinds import Kinds
 from raflow.engine._ledger import Ledger
 from raflow.engine._ready import LIGHT_SECONDS, Draft, Piece, Queue
@@ -87,14 +88,25 @@ class Fusion:
         if waiting is None or calls.states[target] != codes.PENDING:
             return _NEVER
         call = calls.call(target)
+        kind = self._kinds.of_call(target)
         fits = (
             call.kind is NodeKind.TASK
             and call.runnable
+            and not kind.gated
             and call.options.trigger_rule is TriggerRule.ALL_SUCCESS
             and not (waiting.failed or waiting.skipped or waiting.falsy or waiting.odd)
-            and self._kinds.of_call(target).queue is self._queue
+            and kind.queue is self._queue
+            and not (self._ledger.has_gone and self._lacks_values(call))
         )
         return waiting.total - waiting.succeeded if fits else _NEVER
+
+    def _lacks_values(self, call: CallMade) -> bool:
+        """Tell whether some input of a call may have to be computed again first."""
+        maps, calls = self._ledger.maps, self._ledger.calls
+        return any(
+            bool(maps[edge.source].gone) if edge.source in maps else calls.gone[edge.source]
+            for edge in call.edges
+        )
 
     def _take(self, target: int, *, light: bool) -> bool:
         draft, kind = self._draft, self._kinds.of_call(target)

@@ -9,9 +9,12 @@ from raflow.engine import _commands as commands
 from raflow.engine._dispatch import Dispatch
 from raflow.engine._events import CallMade, ItemsArrived
 from raflow.engine._ledger import Ended, Ledger, News
+from raflow.engine._recall import Recall
+from raflow.engine._recompute import Recompute
 from raflow.engine._release import Releases
-from raflow.engine._rules import Upstream, Verdict, decide
-from raflow.engine._runs import EDGED, WATCHED, Mapped, Runs, Waiting
+from raflow.engine._rules import Upstream, Verdict, decide, trigger_rule
+from raflow.engine._runs import EDGED, WANTED, WATCHED, Mapped, Runs, Waiting
+from raflow.engine._teardown import setups_of, teardown_made
 from raflow.engine._waiting import NoItems, failed_sources, map_length
 from raflow.model import Edge, EdgeKind, NodeKind, TaskRunEvent, TriggerRule
 
@@ -19,11 +22,15 @@ from raflow.model import Edge, EdgeKind, NodeKind, TaskRunEvent, TriggerRule
 class Judge:
     """Connects runs to what they wait for, and decides about them."""
 
-    def __init__(self, ledger: Ledger, dispatch: Dispatch, releases: Releases) -> None:
+    def __init__(
+        self, ledger: Ledger, dispatch: Dispatch, releases: Releases, values: Recompute
+    ) -> None:
         """Begin with nothing to decide."""
         self._ledger = ledger
         self._dispatch = dispatch
         self._releases = releases
+        self._values = values
+        self._recall = Recall(ledger)
 
     # A call is made -----------------------------------------------------------------------------
 
@@ -31,11 +38,18 @@ class Judge:
         """Take a call whose row is there."""
         if call.edges:
             self._releases.used(call.edges)
+        if call.options.teardown:
+            teardown_made(call, self._ledger)
         if call.kind is NodeKind.MAP:
             self._map_made(call, at)
             return
         ledger, node = self._ledger, call.node
         ledger.open_calls += 1
+        if call.answers:
+            self._recall.call(call, at)
+            if codes.ENDS[ledger.calls.states[node]]:
+                ledger.calls.marks[node] |= EDGED if call.edges else 0
+                return
         if call.edges:
             ledger.calls.marks[node] |= EDGED
             waiting = ledger.waiting[node] = Waiting(total=len(call.edges))
@@ -75,7 +89,7 @@ class Judge:
         for edge in others:
             self._waiting_of(mapped, edge).total += 1
         self._connect(others, lambda edge: self._waiting_of(mapped, edge))
-        if call.streamed and not ledger.stopping:
+        if call.streamed and not ledger.stops(node):
             mapped.expanded = mapped.grows = True
         elif call.streamed:
             ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, ledger.stopping)
@@ -103,7 +117,7 @@ class Judge:
         ledger = self._ledger
         if mapped.complete:
             return
-        if ledger.stopping:
+        if ledger.stops(mapped.node):
             ledger.give_up(mapped, TaskRunEvent.CANCELLED, at, ledger.stopping)
             return
         length = map_length(mapped, ledger)
@@ -114,9 +128,16 @@ class Judge:
 
     def _expand(self, mapped: Mapped, length: int, at: float, *, front: bool) -> None:
         before = mapped.length
-        self._ledger.grow(mapped, length, at)
+        self._grow(mapped, length, at)
         self.complete(mapped)
         self.judge(mapped, before, length, at, front=front)
+
+    def _grow(self, mapped: Mapped, length: int, at: float) -> None:
+        """Give a map items, of which some may be known already."""
+        before = mapped.length
+        self._ledger.grow(mapped, length, at)
+        if mapped.call.answers:
+            self._recall.items(mapped, before, length, at)
 
     def complete(self, mapped: Mapped) -> None:
         """Note that a map has all its items."""
@@ -134,8 +155,8 @@ class Judge:
         if mapped is None or mapped.complete:
             return
         before = mapped.length
-        ledger.grow(mapped, event.length, at)
-        if event.error:
+        self._grow(mapped, event.length, at)
+        if event.error and not mapped.end(event.length - 1):
             ledger.finish(mapped, event.length - 1, TaskRunEvent.FAILED, at, event.error)
         self._follow(mapped, at)
         if event.complete or event.error:
@@ -150,7 +171,7 @@ class Judge:
             for mapped in source.followers:
                 before = mapped.length
                 if mapped.grows and not mapped.complete and before <= source.length:
-                    self._ledger.grow(mapped, source.length, at)
+                    self._grow(mapped, source.length, at)
                     self.judge(mapped, before, source.length, at, front=False)
                     grown.append(mapped)
 
@@ -172,11 +193,14 @@ class Judge:
         elif verdict is not Verdict.WAIT:
             self._end(calls, node, verdict, call, at)
 
-    def _verdict(self, call: CallMade, waiting: Upstream | None) -> Verdict:
-        if self._ledger.stopping or not call.runnable:
+    def _verdict(self, call: CallMade, waiting: Upstream | None, item: int = -1) -> Verdict:
+        ledger = self._ledger
+        if (ledger.stopping and ledger.stops(call.node)) or not call.runnable:
             return Verdict.SKIP
         if waiting is None:
             return Verdict.RUN
+        if call.options.teardown:
+            return decide(trigger_rule(call.options), waiting, setups_of(call, item, ledger))
         return decide(call.options.trigger_rule, waiting)
 
     def _conditions_end(self, runs: Runs, index: int, asked: Sequence[Waiting], at: float) -> bool:
@@ -199,28 +223,25 @@ class Judge:
     def _make_ready(self, call: CallMade, at: float, *, front: bool) -> None:
         node, ledger = call.node, self._ledger
         if call.kind is NodeKind.SUBFLOW:
-            # Its own calls take places in the window; it takes none itself.
-            ledger.subflows.add(node)
-            ledger.calls.tally(node).attempts += 1
-            ledger.enter(ledger.calls, node, TaskRunEvent.SUBMITTED, at)
-            ledger.out.append(commands.StartSubflow(run=ledger.calls.key(node)))
+            self._dispatch.gate.admit(ledger.calls, node, node + 1, at, front=front)
         else:
             self._dispatch.push(ledger.calls, node, node + 1, at, front=front)
 
     def _end(self, runs: Runs, index: int, verdict: Verdict, call: CallMade, at: float) -> None:
         """End a run that is not to run."""
         ledger = self._ledger
-        if ledger.stopping:
+        if ledger.stops(call.node):
             ledger.finish(runs, index, TaskRunEvent.CANCELLED, at, ledger.stopping)
         elif not call.runnable:
             ledger.finish(runs, index, TaskRunEvent.SKIPPED, at, "run_if is false")
         elif verdict is Verdict.SKIP:
-            rule = call.options.trigger_rule.value
+            rule = trigger_rule(call.options).value
             message = f"what it needs ended so that the trigger rule {rule!r} skips it"
             ledger.finish(runs, index, TaskRunEvent.SKIPPED, at, message)
         else:
             mapped = runs if isinstance(runs, Mapped) else None
-            message = failed_sources(call.edges, mapped, index if mapped else -1, ledger)
+            edges = [edge for edge in call.edges if edge.source in call.teardown_of] or call.edges
+            message = failed_sources(edges, mapped, index if mapped else -1, ledger)
             ledger.finish(runs, index, TaskRunEvent.UPSTREAM_FAILED, at, message)
 
     def judge(
@@ -229,7 +250,7 @@ class Judge:
         """Decide about items of a map that wait."""
         stop = min(stop, mapped.length)
         call, shared = mapped.call, mapped.shared
-        plain = call.options.trigger_rule is TriggerRule.ALL_SUCCESS and not mapped.special
+        plain = trigger_rule(call.options) is TriggerRule.ALL_SUCCESS and not mapped.special
         sound = not (shared.failed or shared.skipped or shared.falsy or shared.odd)
         if not (plain and sound and call.runnable) or self._ledger.stopping:
             for item in codes.marked(mapped.states[start:stop].translate(codes.IS_PENDING)):
@@ -259,7 +280,7 @@ class Judge:
             return
         special = mapped.special.get(item)
         asked = [mapped.shared] if special is None else [mapped.shared, special]
-        verdict = self._verdict(mapped.call, self._upstream(mapped, item, asked))
+        verdict = self._verdict(mapped.call, self._upstream(mapped, item, asked), item)
         if verdict is Verdict.RUN:
             if not self._conditions_end(mapped, item, asked, at):
                 self._dispatch.push(mapped, item, item + 1, at, front=front)
@@ -306,9 +327,11 @@ class Judge:
         for mapped in ledger.expecting.pop(node, ()):
             self._try_to_expand(mapped, at, front=True)
         self._told(calls, node, at)
-        if calls.marks[node] & EDGED:
+        marks, calls.marks[node] = calls.marks[node], 0
+        if marks & EDGED:
             self._releases.user_is_final(calls.call(node).edges)
-        calls.marks[node] = 0
+        if marks & WANTED:
+            self._values.ended(calls, node, at)
 
     def _told(self, runs: Runs, index: int, at: float) -> None:
         failed = runs.end(index) == codes.FAILED
@@ -324,20 +347,28 @@ class Judge:
             if follower.expanded:
                 self.judge(follower, news.start, news.stop, at)
         self._releases.items_are_final(mapped, news.start, news.stop)
+        if mapped.wanted:
+            for item in sorted(mapped.wanted & set(range(news.start, news.stop))):
+                self._values.ended(mapped, item, at)
 
     def _map_news(self, mapped: Mapped, at: float) -> None:
         ledger, node = self._ledger, mapped.node
         for waiting in ledger.expecting.pop(node, ()):
             self._try_to_expand(waiting, at, front=True)
-        if mapped.told or not mapped.closed:
+        told = mapped.told
+        if not mapped.closed or (told and not mapped.reopened):
             return
-        mapped.told = True
-        for edge in mapped.whole:
+        # Of a map that was told before, some items have run again, and others came to wait.
+        mapped.told, mapped.reopened = True, False
+        fresh, mapped.counted = mapped.whole[mapped.counted :], len(mapped.whole)
+        for edge in fresh:
             self._count(edge, at)
-        for item in [item for item in mapped.waiters if item >= mapped.length]:
+        for item in [item for item in mapped.waiters if item >= mapped.length and not told]:
             for edge in mapped.waiters[item]:
                 self._count(edge, at)
         self._releases.map_is_final(mapped)
+        if ledger.calls.marks[node] & WANTED:
+            self._values.ended(ledger.calls, node, at)
 
     def _count(self, edge: Edge, at: float) -> None:
         """Count a source that has ended, and decide again."""

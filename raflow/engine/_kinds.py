@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from raflow.engine._ledger import Ledger
 from raflow.engine._ready import Costs, Queue, TaskKind
 from raflow.engine._runs import Mapped, Runs
@@ -18,7 +20,7 @@ class Kinds:
         self._by_id: dict[tuple[str, int], TaskKind] = {}
         """By name and identity of the options, which are slow to compare."""
         self._by_value: dict[tuple[str, TaskOptions], TaskKind] = {}
-        self._queues: dict[tuple[Resources, bool], Queue] = {}
+        self._queues: dict[tuple[Resources, bool, bool, bool, bool], Queue] = {}
         self.queues: list[Queue] = []
 
     def of(self, name: str, options: TaskOptions) -> TaskKind:
@@ -39,15 +41,37 @@ class Kinds:
             return self.of(runs.call.name, runs.call.options)
         return self.of_call(index)
 
+    def grown(self, kind: TaskKind, memory: int) -> TaskKind:
+        """Return the kind of calls that ask for so much memory, and are alike otherwise."""
+        resources = replace(kind.options.resources, memory=memory)
+        return self.of(kind.name, replace(kind.options, resources=resources))
+
     def _make(self, name: str, options: TaskOptions) -> TaskKind:
-        resources, alone = options.resources, not options.batch
-        queue = self._queues.get((resources, alone))
-        if queue is None:
-            queue = self._queues[resources, alone] = Queue(resources=resources, alone=alone)
-            self.queues.append(queue)
         if options.concurrency_per_worker > 1:
             self._costs.widths[name] = options.concurrency_per_worker
-        kind = TaskKind(name=name, options=options, queue=queue)
+        kind = TaskKind(
+            name=name,
+            options=options,
+            queue=self._queue(options),
+            gated=bool(options.limits) or options.cache is not None,
+        )
         # The kind keeps its options alive, so that no others can come to the same address.
         self._by_id[name, id(options)] = self._by_value[name, options] = kind
         return kind
+
+    def _queue(self, options: TaskOptions) -> Queue:
+        limited, once, teardown = bool(options.limits), options.at_most_once, options.teardown
+        alone = not options.batch or limited or once or teardown
+        key = (options.resources, alone, limited, once, teardown)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(
+                resources=options.resources,
+                alone=alone,
+                free=not options.resources.amounts(),
+                limited=limited,
+                once=once,
+                teardown=teardown,
+            )
+            self.queues.append(queue)
+        return queue

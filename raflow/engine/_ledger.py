@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
-from raflow.engine._runs import Calls, Mapped, Runs, Waiting
+from raflow.engine._runs import Calls, Mapped, Runs, Tally, Waiting
 from raflow.model import (
     UNKNOWN_TRUTH,
     Edge,
@@ -29,6 +29,24 @@ class Ended(NamedTuple):
     stop: int
 
 
+class PastMap(NamedTuple):
+    """What is left of a map whose values were let go."""
+
+    length: int
+    states: bytes
+    """Empty: all items have completed."""
+    past: Mapping[int, int]
+    losses: codes.Marks | None
+
+    @classmethod
+    def of(cls, mapped: Mapped) -> PastMap:
+        """Keep what is needed to compute its items again."""
+        states = bytes(mapped.states)
+        plain = states.count(codes.COMPLETED) == len(states)
+        losses = mapped.losses or None
+        return cls(mapped.length, b"" if plain else states, mapped.past, losses)
+
+
 News: TypeAlias = Ended | Mapped
 """What has ended, or (a map) is complete or has got its length."""
 
@@ -40,6 +58,7 @@ class Ledger:
         """Begin with nothing registered."""
         self.calls = Calls()
         self.maps: dict[int, Mapped] = {}
+        self.past_maps: dict[int, PastMap] = {}
         self.waiting: dict[int, Waiting] = {}
         """By call: what those wait for whose inputs are not all there. A call that was sent along
         with its source stays here until it is final."""
@@ -54,6 +73,15 @@ class Ledger:
         self.open_calls = 0
         self.open_maps = 0
         self.stopping = ""
+        """Why nothing new starts any more."""
+        self.teardowns: set[int] = set()
+        """Calls whose failure is nobody's, and who handle none."""
+        self.spared: set[int] = set()
+        """Teardowns that may still start."""
+        self.killing = False
+        """Not even teardowns start any more."""
+        self.has_gone = False
+        """Some completed run has, or had, no value that could be had."""
 
     # To read ------------------------------------------------------------------------------------
 
@@ -83,6 +111,16 @@ class Ledger:
         if found is None or edge.source_item is None:
             return self.calls.keys[edge.source]
         return found.label(edge.source_item)
+
+    def stops(self, node: int) -> bool:
+        """Tell whether runs of a call do not start any more."""
+        return bool(self.stopping) and node not in self.spared
+
+    def doom(self, runs: Runs, index: int) -> str:
+        """Return why a run is to end; empty if it may go on."""
+        if self.stopping and self.stops(runs.key(index).node):
+            return self.stopping
+        return runs.doomed.get(index, "")
 
     def count(self, waiting: Waiting, edge: Edge, end: int) -> None:
         """Take note of how a source ended."""
@@ -137,7 +175,9 @@ class Ledger:
     ) -> None:
         """End one run by an event, and say so."""
         self.enter(runs, index, event, at, message)
-        runs.tallies.pop(index, None)
+        tally = runs.tallies.pop(index, None)
+        if tally is not None and tally.attempts != _usual(runs, index):
+            runs.past[index] = tally.attempts
         if isinstance(runs, Mapped):
             end = runs.end(index)
             runs.failed += end == codes.FAILED
@@ -147,12 +187,17 @@ class Ledger:
             self.subflows.discard(index)
         self._ended(runs, index, index + 1)
 
-    def cancel(self, runs: Runs, at: float, message: str) -> None:
-        """End all runs of a table that have not been sent."""
-        waiting = runs.states.translate(codes.IS_WAITING)
+    def cancel(
+        self, runs: Runs, start: int, stop: int, at: float, message: str, *, spare: bool
+    ) -> None:
+        """End runs that have not been sent; those calls that are spared only if they are not."""
+        waiting = runs.states[start:stop].translate(codes.IS_WAITING)
+        if spare and runs is self.calls:
+            for node in self.spared & set(range(start, stop)):
+                waiting[node - start] = 0
         state = State(name=StateName.CANCELLED, at=at, message=message)
-        for start, stop in codes.stretches(waiting):
-            for first, last in runs.parts(start, stop):
+        for left, right in codes.stretches(waiting):
+            for first, last in runs.parts(start + left, start + right):
                 attempts = runs.attempts(first)
                 runs.move(first, last, TaskRunEvent.CANCELLED, at)
                 self.out += [
@@ -166,12 +211,30 @@ class Ledger:
                     self._forget(first, last)
                 self._ended(runs, first, last)
 
+    def reopen(self, runs: Runs, index: int, at: float, message: str) -> None:
+        """Have a completed run run again."""
+        begun = runs.past.pop(index, _usual(runs, index))
+        runs.tallies[index] = Tally(attempts=begun)
+        runs.doomed.pop(index, None)
+        self.enter(runs, index, TaskRunEvent.RECOMPUTED, at, message)
+        runs.unfinished += 1
+        self.open_calls += 1
+        if isinstance(runs, Mapped) and runs.closed:
+            runs.closed, runs.reopened = False, True
+            self.open_maps += 1
+
     # Neighbours ---------------------------------------------------------------------------------
 
-    def complete(self, ended: Ended, ended_at: array[float], truths: bytes) -> None:
+    def complete(
+        self,
+        ended: Ended,
+        ended_at: array[float],
+        truths: bytes,
+        event: TaskRunEvent = TaskRunEvent.SUCCEEDED,
+    ) -> None:
         """Note that neighbours completed, at these times and with values of this truth."""
         runs, start, stop = ended
-        runs.move(start, stop, TaskRunEvent.SUCCEEDED, 0.0)
+        runs.move(start, stop, event, 0.0)
         runs.since[start:stop] = ended_at
         if truths:
             runs.truths[start:stop] = truths
@@ -230,3 +293,8 @@ class Ledger:
             else:
                 names += [found.label(item) for item in found.failures()]
         return names
+
+
+def _usual(runs: Runs, index: int) -> int:
+    """Return how many attempts a final run has had, if nothing else is known."""
+    return 0 if runs.states[index] == codes.CACHED else 1

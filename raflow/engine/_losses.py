@@ -63,9 +63,19 @@ class Losses:
         charged, begun, untouched = blame(positions, event.running)
         if len(positions) == 1 and self._losses(flight, positions[0]) >= MOST_LOSSES:
             charged, begun, untouched = positions, (), ()
-        self._take_back(flight, begun, untouched, event, suspects=not charged)
+        if flight.killed:
+            # It had to die for those who were to be cancelled: the others are innocent.
+            ran = sorted((*charged, *begun))
+            charged = [position for position in ran if self._is_doomed(flight, position)]
+            begun = [position for position in ran if position not in charged]
+        self._take_back(flight, begun, untouched, event, suspects=not (charged or flight.killed))
         for position in charged:
-            self._attempts.over(flight, position, event.outcome, event.at, event.message)
+            self._attempts.over(
+                flight, position, event.outcome, event.at, event.message, cause=event.cause
+            )
+
+    def _is_doomed(self, flight: Flight, position: int) -> bool:
+        return bool(self._ledger.doom(*flight.run(position)))
 
     @staticmethod
     def _losses(flight: Flight, position: int) -> int:
@@ -83,7 +93,7 @@ class Losses:
         suspects: bool,
     ) -> None:
         """Have those run again who are not charged."""
-        if self._ledger.stopping:
+        if self._ledger.stopping and not flight.queue.teardown:
             for position in begun:
                 self._attempts.over(flight, position, Outcome.LOST, event.at, event.message)
             self._hand_back(flight, untouched, event.at)
@@ -92,6 +102,7 @@ class Losses:
             for position in untouched:
                 runs, index = flight.run(position)
                 runs.tally(index).losses += 1
+        begun = self._without_doomed(flight, begun, event)
         lost = [self._lose(flight, position, event, suspects) for position in begun]
         if suspects and event.running is None:
             self._halve(lost, event.at)
@@ -99,6 +110,15 @@ class Losses:
             for runs, index in lost:
                 self._attempts.requeue(runs, index, index + 1, event.at)
         self._hand_back(flight, untouched, event.at)
+
+    def _without_doomed(
+        self, flight: Flight, begun: Sequence[int], event: BatchDied
+    ) -> Sequence[int]:
+        """End those that were to be cancelled, and return the others."""
+        doomed = [position for position in begun if self._is_doomed(flight, position)]
+        for position in doomed:
+            self._attempts.over(flight, position, Outcome.LOST, event.at, event.message)
+        return [position for position in begun if position not in doomed]
 
     def _lose(
         self, flight: Flight, position: int, event: BatchDied, suspect: bool

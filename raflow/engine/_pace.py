@@ -40,6 +40,10 @@ class Pace:
         learned = self._learned.get(task)
         return 0.0 if learned is None else learned.bytes
 
+    def recall(self, known: Mapping[str, Learned]) -> None:
+        """Take in what earlier runs have taught; what this one has shown counts instead."""
+        self._learned = {**known, **self._learned}
+
     def learn(self, task: str, seconds: float, size: float) -> None:
         """Take in what one batch has shown: means over its calls of the task."""
         before = self._learned.get(task)

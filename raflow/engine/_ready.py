@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -41,6 +41,14 @@ class Queue:
     resources: Resources
     alone: bool
     """Each call travels alone."""
+    free: bool = False
+    """They ask for nothing: what runs beside others in one worker leaves nothing idle."""
+    limited: bool = False
+    """Each call holds slots of limits."""
+    once: bool = False
+    """No call may begin twice."""
+    teardown: bool = False
+    """They run whatever happens."""
     pieces: deque[Piece] = field(default_factory=deque)
     freed: list[Piece] = field(default_factory=list)
     """Ready because a source ended; they go first, so that few values are alive at a time."""
@@ -97,6 +105,20 @@ class Queue:
             del self.names[taken.name]
         return taken
 
+    def remove(self, runs: Runs, start: int, stop: int) -> None:
+        """Take neighbours out, wherever they stand."""
+        self.names.clear()
+        kept = [part for piece in self.pieces for part in piece.without(runs, start, stop)]
+        self.pieces = deque(kept)
+        self.freed = [part for piece in self.freed for part in piece.without(runs, start, stop)]
+        for piece in (*self.pieces, *self.freed):
+            self.names[piece.name] = self.names.get(piece.name, 0) + piece.size
+        parcels = [
+            [part for piece in parcel for part in piece.without(runs, start, stop)]
+            for parcel in self.parcels
+        ]
+        self.parcels = deque(parcel for parcel in parcels if parcel)
+
     def clear(self) -> None:
         """Forget all calls."""
         for line in (self.pieces, self.freed, self.parcels, self.names):
@@ -110,6 +132,8 @@ class TaskKind:
     name: str
     options: TaskOptions
     queue: Queue
+    gated: bool = False
+    """Something besides its inputs decides when a call is ready: cache or limits."""
 
 
 class Piece(NamedTuple):
@@ -135,6 +159,16 @@ class Piece(NamedTuple):
     def part(self, start: int, stop: int) -> Piece:
         """Return the piece with other ends."""
         return Piece(self.runs, start, stop, self.kind, self.attempt)
+
+    def without(self, runs: Runs, start: int, stop: int) -> Iterator[Piece]:
+        """Yield what is left of the piece without some neighbours."""
+        if self.runs is not runs or stop <= self.start or self.stop <= start:
+            yield self
+            return
+        if self.start < start:
+            yield self.part(self.start, start)
+        if stop < self.stop:
+            yield self.part(stop, self.stop)
 
     def joins(self, other: Piece) -> bool:
         """Tell whether another piece is its continuation."""
@@ -239,6 +273,8 @@ class Draft:
     """Seconds that it may hold."""
     even: int
     """How many calls it may hold where their duration does not count, or is not known."""
+    free: bool = False
+    """Calls that overlap take one worker after the other, not all at once."""
     most: int = MOST_CALLS
     pieces: list[Piece] = field(default_factory=list)
     seconds: float = 0.0
@@ -252,7 +288,8 @@ class Draft:
     def room(self, name: str) -> int:
         """Return how many more calls of a task fit; one always fits at the beginning."""
         known = self.costs.known(name)
-        together = min(self.costs.widths.get(name, 1), self.even)
+        width = self.costs.widths.get(name, 1)
+        together = width if self.free else min(width, self.even)
         if self.size < together:
             # They overlap: only together they keep a worker busy, however long they take.
             room = together - self.size

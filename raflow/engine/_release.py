@@ -7,13 +7,14 @@ from typing import Final
 
 from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
-from raflow.engine._ledger import Ledger
+from raflow.engine._ledger import Ledger, PastMap
 from raflow.engine._runs import Mapped, single_chunks
 from raflow.model import Chunk, Edge, EdgeKind, StateName
 
-_USES: Final = frozenset({EdgeKind.DATA, EdgeKind.ITEM})
-_DROPPED: Final = 1
-_RELEASED: Final = 2
+USES: Final = frozenset({EdgeKind.DATA, EdgeKind.ITEM})
+DROPPED: Final = 1
+RELEASED: Final = 2
+"""In `Calls.dropped`: the value has been let go."""
 
 
 class Releases:
@@ -28,13 +29,19 @@ class Releases:
     def used(self, edges: Sequence[Edge]) -> None:
         """Note that a new node may use the values of others."""
         for edge in edges:
-            if edge.kind in _USES:
+            if edge.kind in USES:
                 self._uses[edge.source] = self._uses.get(edge.source, 0) + 1
+
+    def is_needed(self, node: int) -> None:
+        """Note that a value that was let go is needed again, and is to be let go again."""
+        calls = self._ledger.calls
+        if calls.dropped[node] == RELEASED:
+            calls.dropped[node] = DROPPED
 
     def user_is_final(self, edges: Sequence[Edge]) -> None:
         """Note that a node uses nothing any more."""
         for edge in edges:
-            if edge.kind in _USES:
+            if edge.kind in USES:
                 left = self._uses[edge.source] - 1
                 if left:
                     self._uses[edge.source] = left
@@ -48,9 +55,9 @@ class Releases:
         for start, stop in codes.rows(sorted(set(nodes))):
             if any(calls.dropped[start:stop]):
                 for node in range(start, stop):
-                    calls.dropped[node] = calls.dropped[node] or _DROPPED
+                    calls.dropped[node] = calls.dropped[node] or DROPPED
             else:
-                calls.dropped[start:stop] = bytes([_DROPPED]) * (stop - start)
+                calls.dropped[start:stop] = bytes([DROPPED]) * (stop - start)
             final = calls.states[start:stop].translate(codes.IS_FINAL)
             for first, last in codes.stretches(final):
                 self.calls_are_final(start + first, start + last)
@@ -65,10 +72,10 @@ class Releases:
         dropped = calls.dropped[start:stop]
         if not any(dropped):
             return
-        if dropped.count(_DROPPED) == stop - start and self._uses.keys().isdisjoint(
+        if dropped.count(DROPPED) == stop - start and self._uses.keys().isdisjoint(
             range(start, stop)
         ):
-            calls.dropped[start:stop] = bytes([_RELEASED]) * (stop - start)
+            calls.dropped[start:stop] = bytes([RELEASED]) * (stop - start)
             self._say(self._let_go(start, stop))
             return
         for node in range(start, stop):
@@ -88,14 +95,14 @@ class Releases:
 
     def _try(self, node: int) -> None:
         calls, mapped = self._ledger.calls, self._ledger.maps.get(node)
-        if calls.dropped[node] != _DROPPED or node in self._uses:
+        if calls.dropped[node] != DROPPED or node in self._uses:
             return
         if mapped is None:
             if codes.ENDS[calls.states[node]]:
-                calls.dropped[node] = _RELEASED
+                calls.dropped[node] = RELEASED
                 self._say(self._let_go(node, node + 1))
-        elif mapped.told:
-            calls.dropped[node] = _RELEASED
+        elif mapped.told and mapped.closed:
+            calls.dropped[node] = RELEASED
             self._let_map_go(mapped)
 
     def _let_go(self, start: int, stop: int) -> list[Chunk]:
@@ -128,6 +135,7 @@ class Releases:
         calls.states[node] = codes.COMPLETED if ended else codes.CODES[StateName.SKIPPED]
         calls.keys[node] = ""
         del self._ledger.maps[node]
+        self._ledger.past_maps[node] = PastMap.of(mapped)
 
     def _sweep(self, mapped: Mapped | None) -> None:
         if mapped is not None:
@@ -137,7 +145,7 @@ class Releases:
     def _sweep_items(self, mapped: Mapped, user: Mapped, start: int, stop: int) -> None:
         """Let go of items whose only user is final, before the rest of the map is."""
         uses = self._uses.get(mapped.node)
-        if self._ledger.calls.dropped[mapped.node] != _DROPPED or uses != 1 or user.told:
+        if self._ledger.calls.dropped[mapped.node] != DROPPED or uses != 1 or user.told:
             return
         used = user.states[start:stop].translate(codes.IS_FINAL)
         ready = mapped.states[start : start + len(used)].translate(codes.IS_SUCCEEDED)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from operator import sub
 from typing import Final
 
+from raflow._util import maker
 from raflow.engine import _codes as codes
 from raflow.engine import _commands as commands
 from raflow.engine._attempts import Attempts
@@ -14,7 +14,8 @@ from raflow.engine._dispatch import Dispatch, Flight
 from raflow.engine._events import BatchFinished, CallsReturned
 from raflow.engine._ledger import Ended, Ledger
 from raflow.engine._ready import Costs, names_of
-from raflow.engine._runs import Runs
+from raflow.engine._recompute import Recompute
+from raflow.engine._runs import Mapped, Runs
 from raflow.model import BatchReport, Outcome, call_report
 
 _SAMPLE: Final = 500
@@ -26,9 +27,15 @@ class Reports:
     """Takes the reports of batches."""
 
     def __init__(
-        self, ledger: Ledger, dispatch: Dispatch, attempts: Attempts, costs: Costs
+        self,
+        ledger: Ledger,
+        dispatch: Dispatch,
+        attempts: Attempts,
+        costs: Costs,
+        values: Recompute,
     ) -> None:
         """Begin without reports."""
+        self._values = values
         self._ledger = ledger
         self._dispatch = dispatch
         self._attempts = attempts
@@ -41,6 +48,8 @@ class Reports:
             return
         positions = sorted(set(event.positions) - flight.returned)
         flight.returned.update(positions)
+        if flight.queue.limited:
+            self._dispatch.gate.landed(flight)
         self._hand_back(flight, positions, event.at)
 
     def finished(self, event: BatchFinished) -> None:
@@ -74,7 +83,7 @@ class Reports:
                 stop = start + piece.size
                 runs = piece.runs
                 parts = runs.chunks(piece.start, piece.stop, 1)
-                chunks += map(_COMPLETED_CHUNK, zip(parts, range(start, stop), strict=False))
+                chunks += map(_completed_chunk, zip(parts, range(start, stop), strict=False))
                 self._learn_lengths(runs, piece.start, range(start, stop), report)
                 self._ledger.complete(
                     Ended(runs, piece.start, piece.stop),
@@ -109,10 +118,23 @@ class Reports:
         if call is None or call.run != key or call.attempt != attempt:
             self._attempts.over(flight, position, Outcome.LOST, at, _WITHOUT)
             return
+        if call.outcome is Outcome.LOST and call.lost_inputs:
+            self._inputs_lost(flight, position, call.lost_inputs, at)
+            return
         if report.truths:
             runs.truths[index] = report.truths[position]
         self._learn_lengths(runs, index, range(position, position + 1), report)
-        self._attempts.over(flight, position, call.outcome, call.ended_at, call.message, call)
+        self._attempts.over(
+            flight, position, call.outcome, call.ended_at, call.message, report=call
+        )
+
+    def _inputs_lost(self, flight: Flight, position: int, inputs: Sequence[int], at: float) -> None:
+        """Take back a call that could not begin, and have its inputs made again."""
+        runs, index = flight.run(position)
+        call = runs.call if isinstance(runs, Mapped) else self._ledger.calls.call(index)
+        self._values.not_fetched(flight, call, index if isinstance(runs, Mapped) else -1, inputs)
+        runs.tally(index)
+        self._hand_back(flight, [position], at)
 
 
 def gaps(size: int, taken: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -126,10 +148,7 @@ def gaps(size: int, taken: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield start, size
 
 
-_COMPLETED_CHUNK: Final[Callable[[Iterable[object]], commands.CompletedChunk]] = partial(
-    tuple.__new__, commands.CompletedChunk
-)
-"""`CompletedChunk._make` without a Python function in between."""
+_completed_chunk: Final = maker(commands.CompletedChunk)
 
 
 def learn(report: BatchReport, flight: Flight, costs: Costs) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from raflow.model import TriggerRule
+from raflow.model import TaskOptions, TriggerRule
 
 
 class Verdict(Enum):
@@ -47,11 +47,32 @@ class Upstream:
         self.skipped += other.skipped
 
 
-def decide(rule: TriggerRule, upstream: Upstream) -> Verdict:
-    """Apply a trigger rule; a task run that depends on nothing runs, whatever its rule."""
+def decide(rule: TriggerRule, upstream: Upstream, setups: Upstream | None = None) -> Verdict:
+    """Apply a trigger rule; a task run that depends on nothing runs, whatever its rule.
+
+    Args:
+        rule: The rule.
+        upstream: All that the task run waits for.
+        setups: Those among them that set up what a teardown tears down. Default: none.
+    """
     if upstream.total == 0:
         return Verdict.RUN
-    return _RULES[rule](upstream)
+    verdict = _RULES[rule](upstream)
+    if setups is not None and verdict is Verdict.RUN:
+        return _after_setups(setups)
+    return verdict
+
+
+def trigger_rule(options: TaskOptions) -> TriggerRule:
+    """Return the rule of the calls of a task: teardowns have one of their own."""
+    return TriggerRule.ALL_DONE_SETUP_SUCCESS if options.teardown else options.trigger_rule
+
+
+def _after_setups(setups: Upstream) -> Verdict:
+    """Tear down if anything has been set up, or nothing needed to be."""
+    if setups.succeeded or not setups.total:
+        return Verdict.RUN
+    return Verdict.SKIP if setups.skipped == setups.total else Verdict.UPSTREAM_FAILED
 
 
 def _when_done(verdict: Callable[[Upstream], Verdict]) -> Callable[[Upstream], Verdict]:
@@ -141,4 +162,5 @@ _RULES: Final[Mapping[TriggerRule, Callable[[Upstream], Verdict]]] = {
     TriggerRule.NONE_SKIPPED: _none_skipped,
     TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS: _none_failed_min_one_success,
     TriggerRule.ALWAYS: lambda _: Verdict.RUN,
+    TriggerRule.ALL_DONE_SETUP_SUCCESS: _when_done(lambda _: Verdict.RUN),
 }

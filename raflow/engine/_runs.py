@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import repeat
 from typing import Final
 
+from raflow._util import maker
 from raflow.engine import _codes as codes
 from raflow.engine._events import CallMade
 from raflow.engine._rules import Upstream
@@ -32,6 +32,8 @@ WATCHED: Final = 1
 """Mark of a call: others wait for it."""
 EDGED: Final = 2
 """Mark of a call: it depends on others."""
+WANTED: Final = 4
+"""Mark of a call: somebody waits for its value, which was lost."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,10 @@ class Tally:
     """Attempts that the infrastructure ended, and that were charged."""
     losses: int = 0
     """How often its batch died without any charge to it."""
+    memory: int = 0
+    """Bytes that it asks for from now on, if not what its options say."""
+    reason: str = ""
+    """What it waits for between two attempts."""
 
 
 class Runs(ABC):
@@ -72,6 +78,16 @@ class Runs(ABC):
         """Failures that the flow's body looked at."""
         self.waiters: dict[int, list[Edge]] = {}
         """By run: the edges of those who wait for it. Kept for failures, to judge them by."""
+        self.past: dict[int, int] = {}
+        """Attempts of final runs, where they are not one, or (CACHED) none."""
+        self.doomed: dict[int, str] = {}
+        """Runs in flight that are to end, and why."""
+        self.gone = codes.Marks()
+        """Values of completed runs: see `_recompute`."""
+        self.losses = codes.Marks()
+        """How often each value was lost."""
+        self.asked = codes.Marks()
+        """1 for runs whose value has been looked for in the cache, and not found."""
 
     def grow(self, count: int, at: float) -> None:
         """Add pending runs."""
@@ -114,6 +130,14 @@ class Runs(ABC):
         assert following is not None
         self.states[start:stop] = following
         self.since[start:stop] = array("d", [at]) * (stop - start)
+
+    def hold(self, start: int, stop: int) -> None:
+        """Note that neighbours are ready, but something holds them back."""
+        self.states[start:stop] = self.states[start:stop].translate(codes.HOLD)
+
+    def let_go(self, start: int, stop: int) -> None:
+        """Note that neighbours are neither held back nor queued any more."""
+        self.states[start:stop] = self.states[start:stop].translate(codes.LET_GO)
 
     def following(self, index: int, event: TaskRunEvent) -> StateName:
         """Return the state that follows; an impossible one raises with what is known."""
@@ -232,6 +256,12 @@ class Mapped(Runs):
         self.skipped = 0
         self.released = bytearray()
         """1 for items whose value has been released."""
+        self.reopened = False
+        """Every item was final, and some run again."""
+        self.wanted: set[int] = set()
+        """Items whose value was lost, and for which somebody waits."""
+        self.counted = 0
+        """So many of `whole` have been told that all is final."""
 
     @property
     def length(self) -> int:
@@ -276,8 +306,7 @@ class Mapped(Runs):
 def single_chunks(start: int, stop: int, attempt: int) -> list[Chunk]:
     """Return neighbouring single calls as chunks: one each."""
     rows = zip(range(start, stop), repeat(-1), repeat(0), repeat(attempt))
-    return list(map(_CHUNK, rows))
+    return list(map(_chunk, rows))
 
 
-_CHUNK: Final[Callable[[Iterable[int]], Chunk]] = partial(tuple.__new__, Chunk)
-"""`Chunk._make` without a Python function in between."""
+_chunk: Final = maker(Chunk)

@@ -16,6 +16,7 @@ def unhandled_failures(ledger: Ledger) -> tuple[TaskRunKey, ...]:
     or if something depends on it and every dependant either completed (it took the failure by
     `allow_failure` or a trigger rule), was skipped, or is itself a handled failure. In short: a
     failure flows down the graph, and the run fails if it reaches an end that nobody looked at.
+    Teardowns count for nothing in this, unless they are declared to.
     """
     return tuple(reversed(_Search(ledger).loose))
 
@@ -30,7 +31,7 @@ class _Search:
         self._nodes: set[int] = set()
         failed: list[int] = list(ledger.calls.failures())
         failed += [mapped.node for mapped in ledger.maps.values() if mapped.failed]
-        for node in sorted(failed, reverse=True):
+        for node in sorted(set(failed) - ledger.teardowns, reverse=True):
             mapped = ledger.maps.get(node)
             if mapped is None or mapped.given_up:
                 self._judge(ledger.calls, node)
@@ -51,6 +52,8 @@ class _Search:
         handled = [answer for answer in handled if answer is not None]
         if isinstance(runs, Mapped):
             for follower in runs.followers:
+                if follower.node in self._ledger.teardowns:
+                    continue
                 handled.append(self._has_handled(follower, index))
         return bool(handled) and all(handled)
 
@@ -65,6 +68,8 @@ class _Search:
 
     def _handles(self, edge: Edge) -> bool | None:
         """Tell whether the target of an edge has handled a failure; None if there is no such."""
+        if edge.target in self._ledger.teardowns:
+            return None
         mapped = self._ledger.maps.get(edge.target)
         if mapped is None:
             return edge.target not in self._nodes

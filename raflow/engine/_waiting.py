@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from raflow.engine import _codes as codes
 from raflow.engine._ledger import Ledger
@@ -13,11 +13,23 @@ from raflow.model import Edge, EdgeKind, TaskRunEvent, TaskRunKey
 _NAMED: Final = 3
 
 
-def waits_for(key: TaskRunKey, ledger: Ledger) -> str:
+class Reasons(Protocol):
+    """Knows what holds runs back whose inputs are there."""
+
+    def reason(self, key: TaskRunKey) -> str:
+        """Say it; empty if nothing does."""
+
+
+def waits_for(key: TaskRunKey, ledger: Ledger, reasons: Reasons) -> str:
     """Say what a run waits for; empty if it waits for nothing but a place to run."""
     runs, index = ledger.find(key)
     mapped = ledger.maps.get(key.node)
     code = runs.states[index]
+    if code == codes.AWAITING_RETRY:
+        tally = runs.tallies.get(index)
+        return tally.reason if tally else ""
+    if codes.IS_HELD[code] or codes.IS_QUEUED[code]:
+        return reasons.reason(key)
     if code != codes.PENDING and (code != codes.MAPPED or mapped is None or mapped.expanded):
         return ""
     call = mapped.call if mapped else ledger.calls.calls[key.node]

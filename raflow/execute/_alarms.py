@@ -8,6 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
+
+_CLOSE_SECONDS: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,11 +57,14 @@ class Alarms:
         return alarm
 
     def close(self) -> None:
-        """Forget all alarms and end the thread."""
+        """Forget all alarms and end the thread; one that is being called is waited for."""
         with self._changed:
             self._closed = True
             self._due.clear()
             self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=_CLOSE_SECONDS)
 
     def _ensure_thread(self) -> None:
         if self._thread is None:

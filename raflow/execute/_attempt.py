@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from raflow import errors
 from raflow.execute._backend import RunEnvironment, TaskFunction
 from raflow.execute._failure import Pickling, describe, message_of
+from raflow.execute._offspring import Offspring
+from raflow.execute._slots import BatchSlots
 from raflow.execute._usage import Meter
 from raflow.model import ErrorInfo, Outcome, Place, ResultInfo
 
@@ -28,6 +30,14 @@ class Watch(Protocol):
     """Set by the loop just before user code, and reset just after."""
     fired: errors.Interruption | None
     """Why the code was asked to stop, if it was."""
+    aimed: int | None
+    """The only call that was asked to stop; None: all were."""
+
+    def check(self, position: int) -> None:
+        """Raise what was fired, if it was meant for this call; called armed."""
+
+    def forget(self) -> None:
+        """Forget what was fired at a single call: it has ended."""
 
     def enter(self) -> None:
         """Begin on this thread."""
@@ -81,6 +91,12 @@ class Site:
     """Bytes of an entry; None where values stay in the process."""
     whole_process: bool
     """Whether the process runs one batch at a time."""
+    offspring: Offspring
+    """Ends the processes that calls have started."""
+    slots: Callable[[], BatchSlots | None] = lambda: None
+    """Returns where the calls of the batch that runs now have slots of limits."""
+    heed: Callable[[BaseException], None] = lambda _: None
+    """Takes what has ended a call; does not return if that is meant for the whole process."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +108,7 @@ class Ending:
     error: ErrorInfo | None = None
     retriable: bool = True
     result: ResultInfo | None = None
+    lost_inputs: tuple[int, ...] = ()
 
 
 class Who(NamedTuple):
@@ -121,7 +138,15 @@ def ending_of(error: BaseException, fired: errors.Interruption | None, who: Who)
         return Ending(outcome=Outcome.CANCELLED, message="it was interrupted while it ran")
     if isinstance(error, errors.SkipTask):
         return Ending(outcome=Outcome.SKIPPED, message=message_of(error))
+    if isinstance(error, errors.SlotLostError):
+        return slotless(error, who)
     return failed(error, who)
+
+
+def slotless(error: errors.SlotLostError, who: Who) -> Ending:
+    """Describe a call that could not go on because its slots were somebody else's."""
+    info = describe(error, who.pickling)
+    return Ending(outcome=Outcome.LOST, message=error.message, error=info)
 
 
 def failed(error: BaseException, who: Who) -> Ending:
@@ -158,13 +183,20 @@ def unserializable(value: object, error: BaseException, task: str) -> errors.Raf
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     made = errors.UnserializableResultError(
         f"Task {task!r} returned a {kind}, which cannot be sent to another process: "
-        f"{message_of(error)}. Return plain data, or what is needed to make the object again "
+        f"{_said(error)}. Return plain data, or what is needed to make the object again "
         "(a path, a URL, parameters).",
         task=task,
         type=kind,
     )
     made.__cause__ = error
     return made
+
+
+def _said(error: BaseException) -> str:
+    """Return what an exception says; with its type where that alone would tell too little."""
+    message = message_of(error)
+    telling = message and isinstance(error, Exception)
+    return message if telling else f"{type(error).__name__} {message}".rstrip()
 
 
 def not_kept(error: errors.RaflowError, task: str) -> errors.RaflowError:

@@ -13,12 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from raflow import errors
 from raflow.define import CallForm
+from raflow.execute._slots import ClaimMade, SlotAnswer
 from raflow.model import (
     BatchReport,
     Capacity,
+    Cause,
     Chunk,
     Outcome,
+    ProcessInfo,
     Resources,
     ResultInfo,
     ResultPolicy,
@@ -49,10 +53,16 @@ class InBatch(NamedTuple):
     position: int
 
 
+class Kept(NamedTuple):
+    """A value that was kept: it is read where it is used, by `ResultKeeper.read`."""
+
+    info: ResultInfo
+
+
 class Part(NamedTuple):
     """One item of a list (or other sequence) that is itself a value."""
 
-    value: ValueRef
+    value: ValueRef | Kept
     item: int
 
 
@@ -65,23 +75,23 @@ class Known(NamedTuple):
 class ListOf(NamedTuple):
     """A list made of other inputs: the value of a whole map. A slice stands for several items."""
 
-    items: tuple[ValueRef | ValueSlice | Known, ...]
+    items: tuple[ValueRef | ValueSlice | Known | Kept, ...]
 
 
 class EachOf(NamedTuple):
     """Another value for each call of a chunk, in order. A slice stands for several calls."""
 
-    items: tuple[ValueRef | ValueSlice | Known, ...]
+    items: tuple[ValueRef | ValueSlice | Known | Kept, ...]
 
 
 class EachPart(NamedTuple):
     """For the n-th call of a chunk the item `start + n` of a sequence that is itself a value."""
 
-    value: ValueRef | Known
+    value: ValueRef | Known | Kept
     start: int
 
 
-InputSource: TypeAlias = ValueRef | InBatch | Part | Known | ListOf | EachOf | EachPart
+InputSource: TypeAlias = ValueRef | InBatch | Part | Known | Kept | ListOf | EachOf | EachPart
 """What stands where a future stood in the arguments of a chunk. All calls of the chunk get the same
 value, except of `EachOf` and `EachPart`."""
 
@@ -140,6 +150,15 @@ class ResultKeeper(Protocol):
         Returns:
             None if they must be kept one by one: the policy says so, or JSON would change one of
             them (an infinite number, a whole number of more than 64 bits, half a surrogate pair).
+        """
+
+    def read(self, info: ResultInfo) -> object:
+        """Return a value that was kept.
+
+        Raises:
+            NotFoundError: It was not kept.
+            ResultStorageError: It cannot be read, or is not what was written.
+            SerializationError: It cannot be turned back into a value.
         """
 
 
@@ -203,6 +222,9 @@ class BatchSpec:
     own_values: int = 1
     """How many values may become objects of their own. A value of more than 100 KiB does, and if
     none is left for the next one, it ends the batch."""
+    places: int = 0
+    """How many batches of these resources can run at once; 0: that is not known. If so many are
+    out, it may be kept for the first process that becomes free."""
 
     @property
     def size(self) -> int:
@@ -228,6 +250,20 @@ class CallsReturned(NamedTuple):
     positions: Sequence[int]
 
 
+class SlotsAsked(NamedTuple):
+    """A running call wants slots of limits; `Session.tell_slots` answers. May come again."""
+
+    batch: int
+    made: ClaimMade
+
+
+class SlotsLeft(NamedTuple):
+    """A running call does not want, or hold, slots any more. The end of its batch says so too."""
+
+    batch: int
+    claim: int
+
+
 class BatchEnded(NamedTuple):
     """Every call of a batch has been run, was found unable to run, or was handed back."""
 
@@ -235,6 +271,8 @@ class BatchEnded(NamedTuple):
     values: tuple[object, ...]
     """Handles: first of the list of values by position, then of values that are objects of their
     own, as `BatchReport.own` counts them."""
+    lost: tuple[object, ...] = ()
+    """Handles of objects that calls needed and that are gone; see `CallReport.lost_inputs`."""
 
 
 class BatchLost(NamedTuple):
@@ -248,9 +286,42 @@ class BatchLost(NamedTuple):
     """What is known, for people: signal, exit code, node."""
     running: Sequence[int] | None = None
     """Positions of the calls that ran when it ended; empty: none had begun; None: not known."""
+    cause: Cause | None = None
+    """Why, as far as it is known; None: there is no more to say than the message does."""
 
 
-BackendEvent: TypeAlias = CallStarted | CallsReturned | BatchEnded | BatchLost
+class CallsHeldUp(NamedTuple):
+    """Calls of the run wait for something that does not come by itself."""
+
+    reason: str
+    """What, and what can be done; empty: they do not any more."""
+
+
+class BackendGone(NamedTuple):
+    """The backend has died: nothing can be started any more, and what runs is not told of.
+
+    Told once to each session, before anything that comes of it is told: calls in flight may still
+    be told of as LOST afterwards.
+    """
+
+    message: str
+    """What died, for people."""
+    running: Sequence[tuple[TaskRunKey, int]] = ()
+    """Task runs of which it is known that they ran, and their attempts."""
+    error: errors.BackendError | None = None
+    """What to raise. Default: a `BackendError` with the message."""
+
+
+BackendEvent: TypeAlias = (
+    CallStarted
+    | CallsReturned
+    | SlotsAsked
+    | SlotsLeft
+    | BatchEnded
+    | BatchLost
+    | CallsHeldUp
+    | BackendGone
+)
 
 
 class Session(Protocol):
@@ -291,11 +362,29 @@ class Session(Protocol):
         The batch still ends with an event. Unknown and ended batches are ignored.
         """
 
-    def fetch(self, source: ValueRef | Part | Known | ListOf) -> object:
+    def cancel_calls(self, batch: int, positions: Sequence[int], *, force: bool) -> None:
+        """End single calls of a batch, and let the others go on.
+
+        Calls that run get `TaskInterrupted`, calls that have not begun will not; the report tells
+        of both as CANCELLED. With `force` the process is ended: the report then tells of these
+        calls only, and hands all others back, also those that had completed. Where the backend
+        cannot reach a batch that has not begun to speak, `force` is needed.
+
+        Unknown and ended batches are ignored.
+        """
+
+    def tell_slots(self, batch: int, claim: int, answer: SlotAnswer) -> None:
+        """Answer a running call that has asked for slots of limits (`SlotsAsked`).
+
+        A `SlotLostError` for the claim `WHOLE_CALL` ends the call, which travels alone: as LOST.
+        Unknown and ended batches are ignored.
+        """
+
+    def fetch(self, source: ValueRef | Part | Known | Kept | ListOf) -> object:
         """Return the value that a source stands for; called on the thread that asks for it.
 
         Raises:
-            BackendError: The value is gone.
+            BackendError: The value is gone, or a kept one cannot be read.
         """
 
     def close(self) -> None:
@@ -310,6 +399,10 @@ class Backend(Protocol):
     window: int
     """How many batches may be in flight at once."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has died: all its sessions have been told so, and another has to be made."""
+
     def capacity(self) -> Capacity:
         """Return what there is to run on, busy or not."""
 
@@ -320,6 +413,9 @@ class Backend(Protocol):
             environment: What the run's calls share.
             post: Called with each event, from any thread of the backend; must not block.
         """
+
+    def processes(self) -> tuple[ProcessInfo, ...]:
+        """Return the processes that the backend has started and that would outlive this one."""
 
     def close(self) -> None:
         """End the backend, and what it started."""

@@ -205,6 +205,11 @@ class _Tee:
         for line in lines:
             self.write(line)
 
+    def close(self) -> None:
+        """Leave the stream open: it belongs to the process, and the calls after this one print."""
+        with contextlib.suppress(OSError, ValueError):
+            self.original.flush()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.original, name)
 
@@ -255,7 +260,9 @@ class _Installation:
     def _place_tees(self) -> None:
         for name in _LEVELS:
             stream = getattr(sys, name)
-            if not isinstance(stream, _Tee):
+            if stream is None and name in self._tees:
+                setattr(sys, name, self._tees[name])
+            elif not isinstance(stream, _Tee):
                 self._tees[name] = self._tee_for(name, stream)
                 setattr(sys, name, self._tees[name])
 

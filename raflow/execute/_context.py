@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from raflow import define
 from raflow.execute._capture import Sink
+from raflow.execute._slots import CallSlots
 from raflow.execute._work import Work
+from raflow.model import TaskRunKey
 
 _making: Final = threading.RLock()
 """Held while a sink is made; a signal handler may print meanwhile, on the same thread."""
@@ -21,7 +23,7 @@ class CallContext(define.TaskRunContext):
     Its fields are made when someone asks for them, and its sink when something is written.
     """
 
-    __slots__ = ("_offset", "_work", "name", "sink")
+    __slots__ = ("_offset", "_work", "gate", "name", "sink")
 
     _work: Work
     _offset: int
@@ -29,6 +31,8 @@ class CallContext(define.TaskRunContext):
     """Takes what the call writes; None: it has written nothing."""
     name: str
     """What `task_run_name` made."""
+    gate: CallSlots | None
+    """Where the call has asked for slots of limits. None: nowhere. If it has, it has a sink."""
 
     __setattr__ = object.__setattr__
 
@@ -39,6 +43,30 @@ class CallContext(define.TaskRunContext):
         value = make(self)
         setattr(self, name, value)
         return value
+
+    @property
+    def attempted(self) -> tuple[str, TaskRunKey, int]:
+        """Which flow run, task run and attempt it is."""
+        work, offset = self._work, self._offset
+        flow_run_id = work.site.environment.flow_run_id
+        return flow_run_id, work.job.run(offset), work.job.attempt(offset)
+
+    @property
+    def slots(self) -> define.SlotGate | None:
+        """Where the call can have slots of limits."""
+        with _making:
+            if self.gate is None:
+                found = self._work.site.slots()
+                if found is not None:
+                    self.find()  # so that the end of the call is not passed over
+                    position = self._work.base + self._offset
+                    self.gate = CallSlots(found, position, self.run, self.label)
+            return self.gate
+
+    def over(self) -> None:
+        """Take note that the call has ended: it holds no slots any more."""
+        if self.sink is not None and self.gate is not None:
+            self.gate.over()
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = dataclasses.fields(define.TaskRunContext)
@@ -73,10 +101,13 @@ class CallSinks:
 
     def find(self) -> Sink | None:
         """Return the sink of the call that this code is part of."""
-        context = define.active_task.get()
-        if not isinstance(context, CallContext):
-            context = self.current
+        context = self.context()
         return context.find() if context is not None else None
+
+    def context(self) -> CallContext | None:
+        """Return the call that this code is part of."""
+        context = define.active_task.get()
+        return context if isinstance(context, CallContext) else self.current
 
 
 def _plain(fields: dict[str, Any]) -> define.TaskRunContext:
@@ -84,6 +115,7 @@ def _plain(fields: dict[str, Any]) -> define.TaskRunContext:
 
 
 _FIELDS: Final[dict[str, Callable[[CallContext], Any]]] = {
+    "gate": lambda _: None,
     "flow_run_id": lambda self: self._work.site.environment.flow_run_id,
     "flow": lambda self: self._work.site.environment.flow,
     "flow_run_name": lambda self: self._work.site.environment.flow_run_name,

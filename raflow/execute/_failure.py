@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 import raflow
 from raflow.model import ErrorInfo
 
+_MAX_MESSAGE: Final = 16_000
+"""Characters: a message is shown, and kept in several places."""
 _MAX_TRACEBACK: Final = 64_000
 _MAX_PICKLED: Final = 1_000_000
 
@@ -41,11 +43,18 @@ def describe(error: BaseException, pickling: Pickling) -> ErrorInfo:
 
 
 def message_of(error: BaseException) -> str:
-    """Return `str(error)`, whatever its `__str__` does."""
+    """Return `str(error)`, whatever its `__str__` does; very long ones without their middle."""
     try:
-        return str(error)
-    except Exception as broken:
+        return _shortened(str(error), _MAX_MESSAGE)
+    except BaseException as broken:
         return f"<{type(error).__name__}, whose text cannot be made: {type(broken).__name__}>"
+
+
+def _shortened(text: str, size: int) -> str:
+    if len(text) <= size:
+        return text
+    half = size // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
 def _name(kind: type) -> str:
@@ -56,23 +65,21 @@ def _traceback(error: BaseException) -> str:
     try:
         story = traceback.TracebackException.from_exception(error, compact=True)
         _keep_user_frames(story)
-        text = "".join(story.format())
-    except Exception as broken:
+        return _shortened("".join(story.format()), _MAX_TRACEBACK)
+    except BaseException as broken:
         return f"<no traceback: {type(broken).__name__} while it was formatted>"
-    if len(text) > _MAX_TRACEBACK:
-        half = _MAX_TRACEBACK // 2
-        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-    return text
 
 
 def _keep_user_frames(story: traceback.TracebackException) -> None:
-    frames = [f for f in story.stack if not f.filename.startswith(MACHINERY)]
-    while frames and frames[0].filename.startswith(_EVENT_LOOP):
-        del frames[0]
-    story.stack = traceback.StackSummary.from_list(frames)
-    for linked in (story.__cause__, story.__context__, *(story.exceptions or ())):
-        if linked is not None:
-            _keep_user_frames(linked)
+    waiting = [story]
+    while waiting:  # no recursion: a chain of causes may be long
+        part = waiting.pop()
+        frames = [f for f in part.stack if not f.filename.startswith(MACHINERY)]
+        while frames and frames[0].filename.startswith(_EVENT_LOOP):
+            del frames[0]
+        part.stack = traceback.StackSummary.from_list(frames)
+        linked = (part.__cause__, part.__context__, *(part.exceptions or ()))
+        waiting += [one for one in linked if one is not None]
 
 
 def _pickled(error: BaseException, pickling: Pickling) -> bytes | None:
@@ -83,6 +90,6 @@ def _pickled(error: BaseException, pickling: Pickling) -> bytes | None:
             return None
         twin = pickling.loads(data)
         alike = type(twin) is type(error) and str(twin) == str(error)
-    except Exception:
+    except BaseException:  # what an exception does to be pickled is the user's code
         return None
     return data if alike else None

@@ -87,6 +87,8 @@ def jobs_of(calls: Sequence[Call]) -> list[Job]:
     singles = SingleCalls([], [], [], [], {})
     nodes, attempts, keys, payloads, holes = singles
     first: Call | None = None
+    same_function: object = None
+    same_settings: object = None
     for call in calls:
         (node, start, _, attempt), function, arguments, items, inputs, key, settings = call
         if start >= 0:
@@ -97,18 +99,18 @@ def jobs_of(calls: Sequence[Call]) -> list[Job]:
             first = None
             continue
         if first is None or not (
-            (function is first.function or function.key == first.function.key)
-            and (settings is first.settings or settings == first.settings)
+            (function is same_function or function.key == first.function.key)
+            and (settings is same_settings or settings == first.settings)
         ):
             _close(jobs, first, singles)
             jobs.append(Singles(function, settings, singles, len(nodes), 0))
-            first = call
+            first, same_function, same_settings = call, function, settings
         if inputs:
             holes[len(nodes)] = inputs
         nodes.append(node)
         attempts.append(attempt)
         keys.append(key)
-        payloads.append(arguments.payload)
+        payloads.append(arguments[0])
     _close(jobs, first, singles)
     return jobs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from enum import Enum, auto
@@ -16,7 +17,7 @@ from raflow.execute._backend import TaskFunction
 from raflow.execute._capture import Sinking, ensure_captured
 from raflow.execute._context import CallContext, new_context
 from raflow.execute._course import Course, Ended, LeftBehindError, Running
-from raflow.execute._inputs import Loader, NotThereError
+from raflow.execute._inputs import InputsLostError, Loader, NotThereError
 from raflow.execute._jobs import Job
 from raflow.execute._overlap import Overlap
 from raflow.execute._tally import READ_SECONDS
@@ -73,6 +74,7 @@ class BatchLoop:
         if math.isinf(course.deadline):
             course.site.meter.begin()
             course.deadline = time.time() + self._budget
+        course.thread = threading.get_native_id()
         course.tally.begin()
         token = define.active_task.set(None)
         watch.enter()
@@ -96,6 +98,11 @@ class BatchLoop:
         """Whether there are calls after those that were taken. For any thread."""
         return self._course.taken + 1 < self._course.size
 
+    @property
+    def handed(self) -> int:
+        """The first call that was taken back; the size if none was. For any thread."""
+        return self._course.handed
+
     def hand_back(self) -> Sequence[int]:
         """Take back what has not been started: it will not be. For any thread.
 
@@ -111,9 +118,40 @@ class BatchLoop:
         """
         self._course.cancel()
 
+    def cancel_calls(self, positions: Iterable[int]) -> None:
+        """Cancel single calls; those that have not begun will not. For any thread.
+
+        Does not stop code that is being executed: for that, fire the watch at `unwanted_now`.
+        """
+        self._course.cancel_calls(positions)
+
+    def lose_slots(self, position: int, error: errors.SlotLostError) -> None:
+        """End a call that has lost its slots: as LOST, but otherwise as `cancel_calls` does."""
+        self._course.lose_slots(position, error)
+
+    def unwanted_now(self) -> int | None:
+        """Return the call whose code is executed now, if it was cancelled. For any thread."""
+        return self._course.unwanted_now()
+
     def running(self) -> list[Running]:
         """Return the calls that run now. For any thread."""
         return self._course.running()
+
+    def mark(self) -> str | None:
+        """Return the mark of the call that this code is part of; None if it is part of none."""
+        return self._course.mark()
+
+    def end_offspring(self, grace: float) -> None:
+        """End the processes that the calls which run now have started; returns when they are gone.
+
+        For any thread.
+        """
+        course = self._course
+        for call in course.running():
+            course.site.offspring.end(
+                course.origin(call.position, course.work_at(call.position)), grace
+            )
+        course.site.offspring.wait()
 
     def leave_behind(self, position: int, more: str) -> str | None:
         """Go on without the thread that runs a call which ignores its time limit.
@@ -152,7 +190,7 @@ class _Turn:
     def run(self) -> None:
         course = self._course
         try:
-            while course.next < min(course.limit, course.size) and course.now < course.deadline:
+            while course.has_next():
                 self._run_job(course.work_at(course.next))
         finally:
             self._overlap.close()
@@ -198,24 +236,42 @@ class _Turn:
         course, watch = self._course, self._watch
         ensure_captured()
         self._show(context)
+        seconds = work.settings.timeout_seconds
+        if seconds is not None:
+            course.limited = position
+            watch.limit(seconds, position)
         try:
             try:
                 watch.armed = True
                 if watch.fired is not None:
-                    raise watch.fired
-                return work.function or work.prepare()
+                    watch.check(position)
+                function = work.function or work.prepare()
             finally:
                 self._disarm()
+            self._end_limit(seconds, position)
+            return function
         except BaseException as error:
             fired = self._disarm()
+            self._end_limit(seconds, position)
             stop = work.base + work.size
             if isinstance(error, NotThereError):
                 course.give_up(range(position, stop))
                 course.taken, course.next = stop - 1, stop
                 return None
+            if isinstance(error, InputsLostError):
+                for lost in range(position, stop):
+                    course.lose(lost, work, error)
+                course.taken, course.next = stop - 1, stop
+                return None
             course.fail(position, work, context, error, fired)
+            watch.forget()
             course.next = position + 1
             return None
+
+    def _end_limit(self, seconds: float | None, position: int) -> None:
+        if seconds is not None:
+            self._course.claim(position, self._turn)
+            self._watch.limit(None, position)
 
     def _run_calls(self, work: Work, fn: Callable[..., Any], first: CallContext) -> object:
         """Run the calls of a job from the next one on.
@@ -246,7 +302,7 @@ class _Turn:
                 try:
                     watch.armed = True
                     if watch.fired is not None:
-                        raise watch.fired
+                        watch.check(position)
                     value = fn(**next(rows))
                 finally:
                     watch.armed = False
@@ -300,21 +356,24 @@ class _Turn:
                 try:
                     watch.armed = True
                     if watch.fired is not None:
-                        raise watch.fired
+                        watch.check(position)
                     value = self._call(work, function, position - work.base, context)
                 finally:
                     self._disarm()
             except BaseException as error:
                 failure = error
             fired = self._disarm()
-            course.claim(position, self._turn)
-            watch.limit(None, position)
             if inspect.iscoroutine(value):
+                course.claim(position, self._turn)
+                watch.limit(None, position)
                 return value
+            # The limit goes on: what is raised or returned may hang while it is described.
             if failure is not None:
-                course.fail(position, work, context, failure, fired)
+                course.fail(position, work, context, failure, fired, self._turn)
+                watch.forget()
             else:
-                course.complete(position, work, context, value, fired)
+                course.complete(position, work, context, value, fired, self._turn)
+            watch.limit(None, position)
             course.next = position + 1
             if course.now - course.tally.read_at >= READ_SECONDS:
                 course.tally.read(course.now, position + 1)
@@ -334,6 +393,7 @@ class _Turn:
         """Take the exception of a call; returns new rows for the next ones if need be."""
         fired = self._disarm()
         self._course.fail(position, work, context, error, fired)
+        self._watch.forget()
         # What was fired may have come before, or after, the arguments of the call were taken.
         return None if fired is None else work.rows(position - work.base + 1)
 

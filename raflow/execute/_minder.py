@@ -29,6 +29,7 @@ class Minder:
         started: Callable[[Running], None],
         returned: Callable[[Sequence[int]], None],
         may_return: Callable[[], bool] = lambda: True,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare it.
 
@@ -39,12 +40,14 @@ class Minder:
             started: Told, once, of each call that has run for half a second.
             returned: Told, once, of positions that were taken back.
             may_return: Asked before they are taken back whether that can be told.
+            beat: Called twice a second as long as such a call runs.
         """
         self._loop = loop
         self._alarms = alarms
         self._started = started
         self._returned = returned
         self._may_return = may_return
+        self._beat = beat
         self._return_after = budget + _SLACK_SECONDS if loop.size > 1 else None
         self._told: set[int] = set()
         self._lock = threading.Lock()
@@ -76,6 +79,8 @@ class Minder:
                 self._take_back()
             seconds = self._announce()
             self._alarm = self._alarms.after(max(0.0, seconds), self._look)
+        if self._told:
+            self._beat()
 
     def _is_due(self) -> bool:
         """Tell, once, that it is time to take calls back."""

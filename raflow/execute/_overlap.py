@@ -13,7 +13,7 @@ from raflow import define, errors
 from raflow.execute._attempt import Watch
 from raflow.execute._backend import InBatch
 from raflow.execute._context import CallContext, new_context
-from raflow.execute._course import LANES, Course, LeftBehindError
+from raflow.execute._course import LANES, LEFT, Course, LeftBehindError
 from raflow.execute._jobs import Singles
 from raflow.execute._work import Work
 
@@ -58,17 +58,42 @@ class Overlap:
             self._runner = asyncio.Runner()
         self._lanes = list(range(LANES - 1, -1, -1))
         self._freed = asyncio.Event()
+        course.overlap = self
         try:
             self._runner.run(self._all(work, start, context, begun))
         except BaseException as error:
+            course.site.heed(error)  # while the calls are still there to be seen
             self._disarm()
             self._end_rest(work, error)
             if course.next == work.base + start and not course.cancelled:
                 course.fail(course.next, work, context, error, self._watch.fired)
                 course.next += 1
+        finally:
+            course.overlap = None
         if course.turn != self._turn:
             raise LeftBehindError
         course.tally.read(time.time(), course.next)
+
+    def current(self) -> int:
+        """Return the position of the call whose code is executed now; -1 if there is none.
+
+        A call that is being cancelled already needs no more than time.
+        """
+        runner = self._runner
+        task = asyncio.current_task(runner.get_loop()) if runner is not None else None
+        return -1 if task is None or task.cancelling() else self._tasks.get(task, -1)
+
+    def stop(self, position: int) -> None:
+        """Cancel a call once it waits for something; called on any thread."""
+        runner = self._runner
+        if runner is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed just now
+                runner.get_loop().call_soon_threadsafe(self._cancel, position)
+
+    def _cancel(self, position: int) -> None:
+        for task, its_position in self._tasks.items():
+            if its_position == position and self._watch.aimed != position:
+                task.cancel()
 
     def close(self) -> None:
         """End the event loop, and what user code has left on it."""
@@ -93,6 +118,7 @@ class Overlap:
         watch.on_loop(asyncio.get_running_loop(), task)
         try:
             watch.armed = True
+            watch.forget()
             if watch.fired is None:
                 await self._overlap(work, start, context, begun)
             elif begun is not None:
@@ -120,6 +146,8 @@ class Overlap:
                 if not course.take(position):
                     if begun is not None and offset == start:
                         begun.close()
+                    if course.next == position and course.pass_over():
+                        continue
                     break
                 course.next = position + 1
                 if offset > start:
@@ -167,7 +195,7 @@ class Overlap:
             return
         finally:
             if lane < LANES:
-                course.cell[lane] = -1
+                course.cell[lane] = LEFT
                 self._lanes.append(lane)
             else:
                 course.cell[lane] -= 1
@@ -195,12 +223,14 @@ class Overlap:
         fired: errors.Interruption | None = self._watch.fired
         if late or isinstance(failure, errors.TimeLimitReached):
             fired = errors.TimeLimitReached()
-        elif not isinstance(fired, errors.TaskInterrupted):
+        elif self._watch.aimed is not None or not isinstance(fired, errors.TaskInterrupted):
             fired = None
         if failure is None:
             self._course.complete(position, work, context, value, fired)
         else:
             self._course.fail(position, work, context, failure, fired)
+        if self._watch.aimed == position:
+            self._watch.forget()
 
     def _end_rest(self, work: Work, error: BaseException) -> None:
         """End the calls that an exception has torn out of the event loop."""
@@ -211,7 +241,7 @@ class Overlap:
             if not course.tally.ended[position]:
                 course.tally.started[position] = course.tally.started[position] or time.time()
                 course.fail(position, work, context, error, self._watch.fired)
-        if isinstance(self._watch.fired, errors.TaskInterrupted):
+        if isinstance(self._watch.fired, errors.TaskInterrupted) and self._watch.aimed is None:
             course.cancel()
 
     def _begin_limit(self, position: int, seconds: float | None) -> None:

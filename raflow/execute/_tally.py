@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from raflow import errors
+from raflow._util import crash_point
 from raflow.execute._attempt import Ending, Site, failed, not_kept, unserializable
 from raflow.execute._context import CallContext, new_context
 from raflow.execute._inputs import NotThereError
@@ -77,7 +78,15 @@ class Tally:
         own = self._owned.get(position)
         return self.values[position] if own is None else self.own[own - 1]
 
-    def keep(self, position: int, value: object, work: Work, *, last: bool) -> Ending:
+    def keep(
+        self,
+        position: int,
+        value: object,
+        work: Work,
+        *,
+        last: bool,
+        claim: Callable[[], None] | None = None,
+    ) -> Ending:
         """Take a value, as what its call ended with; says so if it cannot be kept.
 
         Args:
@@ -85,18 +94,15 @@ class Tally:
             value: What it returned.
             work: The job it belongs to.
             last: Whether nothing else will run before the values leave the process.
+            claim: Called once the value's own code has run, before anything is changed; what it
+                raises passes. Default: nothing is called.
         """
-        who = work.who(position - work.base)
-        try:
-            entry = self._entry_of(value, last=last or self.own_left == 1)
-        except BaseException as error:
-            return failed(unserializable(value, error, who.task), who)
-        try:
-            info = self._describe(value, work, position)
-        except errors.RaflowError as error:
-            return failed(not_kept(error, who.task), who)
-        except Exception as error:
-            return failed(error, who)
+        packed = self._packed(position, value, work, last=last)
+        if claim is not None:
+            claim()
+        if isinstance(packed, Ending):
+            return packed
+        entry, info = packed
         size = self._size_of(entry, info)
         self._odd_bytes += size
         if size > OWN_BYTES and self.own_left:
@@ -106,6 +112,29 @@ class Tally:
         else:
             self.values[position] = entry
         return Ending(outcome=Outcome.COMPLETED, result=info)
+
+    def _packed(
+        self, position: int, value: object, work: Work, *, last: bool
+    ) -> tuple[object, ResultInfo] | Ending:
+        """Make the entry of a value, and keep it: all that runs code of the value's class."""
+        who = work.who(position - work.base)
+        try:
+            entry = self._entry_of(value, last=last or self.own_left == 1)
+        except BaseException as error:
+            self._site.heed(error)
+            return failed(unserializable(value, error, who.task), who)
+        crash_point("worker.before_kept")
+        try:
+            info = self._describe(value, work, position)
+        except errors.RaflowError as error:
+            return failed(not_kept(error, who.task), who)
+        except Exception as error:
+            return failed(error, who)
+        except BaseException as error:
+            self._site.heed(error)
+            return failed(unserializable(value, error, who.task), who)
+        crash_point("worker.after_kept")
+        return entry, info
 
     def result(self, position: int, info: ResultInfo) -> None:
         """Note what is known of the value of a call that simply completed."""
@@ -118,6 +147,7 @@ class Tally:
 
     def begin(self) -> None:
         """Begin to measure, on the thread that runs the calls from now on."""
+        crash_point("worker.before_batch")
         self.read_at = time.time()
         self._cpu = self._site.meter.cpu()
 
@@ -148,6 +178,7 @@ class Tally:
 
     def report(self, batch: int, works: Sequence[Work], unstarted: Sequence[int]) -> BatchReport:
         """Tell what happened to the batch."""
+        crash_point("worker.before_report")
         for position in unstarted:
             self.started[position] = self.ended[position] = 0.0
         plain, column = self._keep_plain(works, set(unstarted))
@@ -279,6 +310,7 @@ class Tally:
             result=ending.result,
             label=context.name,
             logs=logs,
+            lost_inputs=ending.lost_inputs,
         )
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from raflow import define, errors
 from raflow.execute._attempt import Site, Who
-from raflow.execute._backend import CallSettings, EachOf, EachPart, TaskFunction
+from raflow.execute._backend import CallSettings, EachOf, EachPart, InputSource, TaskFunction
 from raflow.execute._failure import message_of
-from raflow.execute._inputs import LEAVES, Inputs, Loader, NotThereError
+from raflow.execute._inputs import (
+    LEAVES,
+    Column,
+    GoneError,
+    Inputs,
+    InputsLostError,
+    Loader,
+    NotThereError,
+)
 from raflow.execute._jobs import Items, Job, Singles
 from raflow.model import PLAIN_TYPES
 
 _log = logging.getLogger(__name__)
+
+
+_PASSED_ON: Final = (NotThereError, InputsLostError, errors.Interruption, KeyboardInterrupt)
+"""What may end the unpacking of arguments without being a fault in them."""
 
 
 class NotWantedError(Exception):
@@ -56,14 +69,15 @@ class Work:
         Raises:
             SerializationError: Something cannot be unpacked here.
             NotThereError: An input of all calls is missing.
+            InputsLostError: An input of all calls is gone.
         """
         try:
             function = self._loader.function(self.job.function)
             if isinstance(self.job, Items):
                 self._items = _ItemArguments(self.job, self._loader, self._inputs)
-        except NotThereError:
+        except _PASSED_ON:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise self._not_unpacked(error, 0) from error
         self.function = function
         return function
@@ -131,26 +145,50 @@ class Work:
             row = payload if type(payload) is dict else self._loader.arguments(payload)
             holes = job.calls.inputs.get(index)
             if holes:
-                return _fill(row, {e: self._inputs.value(s) for e, s in holes.items()})
-        except NotThereError:
+                return _fill(row, self._values(holes))
+        except _PASSED_ON:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise self._not_unpacked(error, offset) from error
         return row
+
+    def _values(self, holes: Mapping[int, InputSource]) -> dict[int, object]:
+        """Return what belongs in the holes of a single call."""
+        try:
+            return {edge: self._inputs.value(source) for edge, source in holes.items()}
+        except GoneError as error:
+            lost = tuple(edge for edge, source in holes.items() if self._is_gone(source))
+            raise InputsLostError(lost, str(error)) from error
+
+    def _is_gone(self, source: InputSource) -> bool:
+        try:
+            self._inputs.value(source)
+        except GoneError:
+            return True
+        except NotThereError:
+            return False
+        return False
 
     def _item(self, offset: int) -> Mapping[str, Any]:
         assert self._items is not None
         try:
             return self._items.row(offset)
-        except NotThereError:
+        except _PASSED_ON:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise self._not_unpacked(error, offset) from error
 
-    def _not_unpacked(self, error: Exception, offset: int) -> errors.SerializationError:
+    def _not_unpacked(self, error: BaseException, offset: int) -> errors.SerializationError:
+        self.site.heed(error)
+        shared = (
+            ""
+            if self._items or type(self.job) is not Items or self.size == 1
+            else (f" of it, or of one of the {self.size - 1} others that were sent with it,")
+        )
         return errors.SerializationError(
-            f"Task {self.job.label(offset)!r}: its function or an argument could not be unpacked "
-            f"on host {self.site.place.host!r}: {type(error).__name__}: {message_of(error)}. If a "
+            f"Task {self.job.label(offset)!r}: its function or an argument{shared} could not be "
+            f"unpacked on host {self.site.place.host!r}: {type(error).__name__}: "
+            f"{message_of(error)}. If a "
             "module is missing there, install it on the cluster's nodes or send it with "
             "runtime_env."
         )
@@ -165,16 +203,16 @@ class _ItemArguments:
     def __init__(self, job: Items, loader: Loader, inputs: Inputs) -> None:
         self._inputs = inputs
         self._sources = job.inputs
-        self._each = {
-            edge: inputs.column(source, job.size)
-            for edge, source in job.inputs.items()
-            if isinstance(source, EachOf | EachPart)
-        }
+        self._each: dict[int, Column] = {}
+        for edge, source in job.inputs.items():
+            if isinstance(source, EachOf | EachPart):
+                with _edge(edge):
+                    self._each[edge] = inputs.column(source, job.size)
         self._columns: dict[str, Sequence[Any]] = {}
         if job.items is not None:
             self._columns.update(loader.arguments(job.items))
         self._with_holes = {n for n, column in self._columns.items() if self._may_hold(column)}
-        self._frozen: dict[str, Sequence[Any]] = {}
+        self._frozen: dict[str, tuple[int, Sequence[Any]]] = {}
         self._shared: dict[str, Any] = {}
         for name, value in loader.arguments(job.arguments).items():
             self._take(name, value)
@@ -201,8 +239,9 @@ class _ItemArguments:
         for name, column in self._columns.items():
             cell = column[offset]
             row[name] = self._filled(cell, offset) if name in self._with_holes else cell
-        for name, entries in self._frozen.items():
-            row[name] = self._inputs.thaw(entries[offset])
+        for name, (edge, entries) in self._frozen.items():
+            with _edge(edge):
+                row[name] = self._inputs.thaw(entries[offset])
         return row
 
     def _take(self, name: str, value: Any) -> None:
@@ -211,7 +250,7 @@ class _ItemArguments:
         if column is None:
             self._shared[name] = self._filled(value, 0) if self._sources else value
         elif column.frozen and not PLAIN_TYPES.issuperset(map(type, column.items)):
-            self._frozen[name] = column.items
+            self._frozen[name] = (value.edge, column.items)
         else:
             self._columns[name] = column.items
 
@@ -232,9 +271,11 @@ class _ItemArguments:
     def value(self, edge: int, offset: int) -> object:
         """Return what belongs in a hole."""
         column = self._each.get(edge)
-        if column is None:
-            return self._inputs.value(self._sources[edge])
-        return self._inputs.thaw(column.items[offset]) if column.frozen else column.items[offset]
+        with _edge(edge):
+            if column is None:
+                return self._inputs.value(self._sources[edge])
+            item = column.items[offset]
+            return self._inputs.thaw(item) if column.frozen else item
 
 
 class _Values(Mapping[int, object]):
@@ -252,6 +293,15 @@ class _Values(Mapping[int, object]):
 
     def __len__(self) -> int:
         return len(self._arguments.edges)
+
+
+@contextlib.contextmanager
+def _edge(edge: int) -> Iterator[None]:
+    """Say by which edge a value was to come that is gone."""
+    try:
+        yield
+    except GoneError as error:
+        raise InputsLostError((edge,), str(error)) from error
 
 
 def _fill(row: Mapping[str, Any], values: Mapping[int, object]) -> Mapping[str, Any]:

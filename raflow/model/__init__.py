@@ -1,10 +1,36 @@
-"""Frozen data that every layer shares, and the tables of states; no I/O."""
+"""Frozen data that every layer shares, and the tables of states; no I/O.
+
+What only the service needs is loaded when it is first used: making so many classes takes a while.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from raflow.model._block_codec import decode_block, decode_spans, encode_block, encode_spans
 from raflow.model._block_reader import BlockReader, pending_run, run_label
-from raflow.model._blocks import call_report, completed_block
+from raflow.model._blocks import block_without, call_report, completed_block
+from raflow.model._cause import Cause
+from raflow.model._durable import (
+    BEING_SUSPENDED,
+    NOT_PAUSED,
+    TAKEN,
+    Awaited,
+    CacheEntry,
+    CacheOptions,
+    Granted,
+    InputRequest,
+    Limit,
+    LimitState,
+    ProcessInfo,
+    RequestKind,
+    RunLease,
+    RunNumbers,
+    RunRequest,
+    SlotLease,
+    SlotRequest,
+)
 from raflow.model._graph import FlowGraph, graph_from_dict
 from raflow.model._graph_parts import Edge, EdgeKind, GraphNode, NodeKind, StopPoint
 from raflow.model._logs import LogLine, decode_log, encode_log
@@ -13,11 +39,10 @@ from raflow.model._palette import PALETTE, StateLook
 from raflow.model._plain import PREVIEW_LIMIT, Plain, describe_plain
 from raflow.model._records import (
     Attempt,
-    EdgeRecord,
     FlowRun,
     FlowVersion,
+    GraphRecord,
     LogSegment,
-    NodeRecord,
     Record,
     RecordBatch,
     StateChange,
@@ -62,47 +87,158 @@ from raflow.model._state import (
     next_task_run_state,
 )
 
+if TYPE_CHECKING:
+    from raflow.model._access import PERMISSIONS, Actor, Permission, Role, Token, TokenKind
+    from raflow.model._backfill import (
+        Backfill,
+        BackfillOrder,
+        BackfillOutcome,
+        BackfillPreview,
+        BackfillSlot,
+        BackfillState,
+        Reprocess,
+        SlotAction,
+        SlotRecord,
+    )
+    from raflow.model._deployment import (
+        Bundle,
+        Deployment,
+        DeploymentSpec,
+        DeploymentVersion,
+        Isolation,
+        OnCrash,
+        ScheduleRow,
+        ScheduleSpec,
+        check_deployment_name,
+        schedule_specs,
+    )
+    from raflow.model._event import Event, EventKind
+    from raflow.model._graph_codec import GraphBlock, decode_graph, encode_graph, items_of
+    from raflow.model._ordering import check_parameters, order_of, read_parameters
+    from raflow.model._origin import RunOrigin
+    from raflow.model._pages import Count, Page, RunFilter, RunSummary, Sort
+    from raflow.model._parts import BatchParts, BlockPart, GraphPart, block_part_of, parts_of
+    from raflow.model._wire import decode_batch, encode_batch
+    from raflow.model._work import (
+        CallNote,
+        Change,
+        Claim,
+        Dispatch,
+        Ordered,
+        Pool,
+        PoolKind,
+        PoolState,
+        RunOrder,
+        Stage,
+        Wait,
+        WaitSnapshot,
+        Why,
+        WhySnapshot,
+        Work,
+        WorkerInfo,
+    )
+
 __all__ = [
+    "BEING_SUSPENDED",
     "FINAL_TYPES",
     "FLOW_RUN_TRANSITIONS",
+    "NOT_PAUSED",
     "PALETTE",
+    "PERMISSIONS",
     "PLAIN_TYPES",
     "PREVIEW_LIMIT",
+    "TAKEN",
     "TASK_RUN_TRANSITIONS",
     "TYPE_OF",
     "UNKNOWN_TRUTH",
+    "Actor",
     "Attempt",
+    "Awaited",
+    "Backfill",
+    "BackfillOrder",
+    "BackfillOutcome",
+    "BackfillPreview",
+    "BackfillSlot",
+    "BackfillState",
+    "BatchParts",
     "BatchReport",
+    "BlockPart",
     "BlockReader",
+    "Bundle",
+    "CacheEntry",
+    "CacheOptions",
+    "CallNote",
     "CallReport",
     "Capacity",
+    "Cause",
+    "Change",
     "Chunk",
+    "Claim",
+    "Count",
+    "Deployment",
+    "DeploymentSpec",
+    "DeploymentVersion",
+    "Dispatch",
     "Edge",
     "EdgeKind",
-    "EdgeRecord",
     "ErrorInfo",
+    "Event",
+    "EventKind",
     "FlowGraph",
     "FlowRun",
     "FlowRunEvent",
     "FlowVersion",
+    "Granted",
+    "GraphBlock",
     "GraphNode",
+    "GraphPart",
+    "GraphRecord",
+    "InputRequest",
+    "Isolation",
+    "Limit",
+    "LimitState",
     "LogLine",
     "LogSegment",
     "NodeCapacity",
     "NodeKind",
-    "NodeRecord",
+    "OnCrash",
+    "Ordered",
     "Outcome",
+    "Page",
+    "Permission",
     "Place",
     "Plain",
+    "Pool",
+    "PoolKind",
+    "PoolState",
+    "ProcessInfo",
     "Record",
     "RecordBatch",
+    "Reprocess",
+    "RequestKind",
     "Resources",
     "ResultInfo",
     "ResultPolicy",
     "RetryDelay",
     "RetryPolicy",
+    "Role",
+    "RunFilter",
+    "RunLease",
+    "RunNumbers",
+    "RunOrder",
+    "RunOrigin",
+    "RunRequest",
+    "RunSummary",
+    "ScheduleRow",
+    "ScheduleSpec",
     "Serializer",
+    "SlotAction",
+    "SlotLease",
+    "SlotRecord",
+    "SlotRequest",
+    "Sort",
     "Span",
+    "Stage",
     "State",
     "StateChange",
     "StateLook",
@@ -115,25 +251,125 @@ __all__ = [
     "TaskRunBlock",
     "TaskRunEvent",
     "TaskRunKey",
+    "Token",
+    "TokenKind",
     "Trigger",
     "TriggerRule",
+    "Wait",
+    "WaitSnapshot",
+    "Why",
+    "WhySnapshot",
+    "Work",
+    "WorkerInfo",
+    "block_part_of",
+    "block_without",
     "call_report",
+    "check_deployment_name",
+    "check_parameters",
     "completed_block",
+    "decode_batch",
     "decode_block",
+    "decode_graph",
     "decode_log",
     "decode_spans",
     "describe_plain",
+    "encode_batch",
     "encode_block",
+    "encode_graph",
     "encode_log",
     "encode_spans",
     "exponential_backoff",
     "graph_from_dict",
+    "items_of",
     "next_flow_run_state",
     "next_task_run_state",
+    "order_of",
     "parse_bytes",
+    "parts_of",
     "pending_run",
     "places",
+    "read_parameters",
     "run_label",
+    "schedule_specs",
     "shortfall",
     "spans_of",
 ]
+
+_LATER = {
+    "_access": (
+        "PERMISSIONS",
+        "Actor",
+        "Permission",
+        "Role",
+        "Token",
+        "TokenKind",
+    ),
+    "_backfill": (
+        "Backfill",
+        "BackfillOrder",
+        "BackfillOutcome",
+        "BackfillPreview",
+        "BackfillSlot",
+        "BackfillState",
+        "Reprocess",
+        "SlotAction",
+        "SlotRecord",
+    ),
+    "_deployment": (
+        "Bundle",
+        "Deployment",
+        "DeploymentSpec",
+        "DeploymentVersion",
+        "Isolation",
+        "OnCrash",
+        "ScheduleRow",
+        "ScheduleSpec",
+        "check_deployment_name",
+        "schedule_specs",
+    ),
+    "_event": (
+        "Event",
+        "EventKind",
+    ),
+    "_graph_codec": ("GraphBlock", "decode_graph", "encode_graph", "items_of"),
+    "_ordering": ("check_parameters", "order_of", "read_parameters"),
+    "_origin": ("RunOrigin",),
+    "_pages": (
+        "Count",
+        "Page",
+        "RunFilter",
+        "RunSummary",
+        "Sort",
+    ),
+    "_parts": ("BatchParts", "BlockPart", "GraphPart", "block_part_of", "parts_of"),
+    "_wire": ("decode_batch", "encode_batch"),
+    "_work": (
+        "CallNote",
+        "Change",
+        "Claim",
+        "Dispatch",
+        "Ordered",
+        "Pool",
+        "PoolKind",
+        "PoolState",
+        "RunOrder",
+        "Stage",
+        "Wait",
+        "WaitSnapshot",
+        "Why",
+        "WhySnapshot",
+        "Work",
+        "WorkerInfo",
+    ),
+}
+_HOME = {name: home for home, names in _LATER.items() for name in names}
+
+if not TYPE_CHECKING:  # or any name would count as one of this package
+
+    def __getattr__(name: str) -> object:
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module 'raflow.model' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"raflow.model.{home}"), name)
+        globals()[name] = value
+        return value

@@ -16,6 +16,8 @@ from typing import Any, Final
 import orjson
 import zstandard
 
+from raflow.model._compressed import MOST, decompress
+from raflow.model._json import to_json
 from raflow.model._records import TaskRunBlock
 from raflow.model._report import Place, ResultInfo
 from raflow.model._spans import Span, chunks_of, spans_of
@@ -46,8 +48,9 @@ def encode_block(block: TaskRunBlock, *, spans: Sequence[Span] | None = None) ->
         "plain": len(block.plain),
         "results": [_result_to_json(n, info) for n, info in block.results.items()],
         "labels": list(block.labels.items()),
+        "origin": block.origin,
     }
-    head_bytes = _to_json(head)
+    head_bytes = to_json(head)
     columns = (block.started_at, block.ended_at, block.cpu_seconds)
     parts = [
         len(head_bytes).to_bytes(_HEAD_LENGTH, "little"),
@@ -60,8 +63,12 @@ def encode_block(block: TaskRunBlock, *, spans: Sequence[Span] | None = None) ->
 
 
 def decode_block(data: bytes) -> TaskRunBlock:
-    """Return the block that `encode_block` wrote."""
-    raw = memoryview(zstandard.ZstdDecompressor().decompress(data))
+    """Return the block that `encode_block` wrote.
+
+    Raises:
+        BatchError: It is damaged, or too large to be one.
+    """
+    raw = memoryview(decompress(data, "a block of task runs"))
     begin = _HEAD_LENGTH + int.from_bytes(raw[:_HEAD_LENGTH], "little")
     head = orjson.loads(raw[_HEAD_LENGTH:begin])
     width = head["size"] * _DOUBLE
@@ -82,6 +89,7 @@ def decode_block(data: bytes) -> TaskRunBlock:
         plain=bytes(raw[plain_at:inline_at]),
         results=_results_from_json(head["results"], raw[inline_at:]),
         labels=dict(head["labels"]),
+        origin=head.get("origin", ""),
     )
 
 
@@ -92,9 +100,17 @@ def encode_spans(spans: Sequence[Span]) -> bytes:
     )
 
 
-def decode_spans(data: bytes) -> list[Span]:
-    """Return what `encode_spans` wrote."""
-    return list(spans_from(orjson.loads(zstandard.ZstdDecompressor().decompress(data))))
+def decode_spans(data: bytes, *, most: int = MOST) -> list[Span]:
+    """Return what `encode_spans` wrote.
+
+    Args:
+        data: The bytes.
+        most: How many bytes their content may have. Default: 1 GiB.
+
+    Raises:
+        BatchError: They are damaged, or have more.
+    """
+    return list(spans_from(orjson.loads(decompress(data, "the spans of a block", most=most))))
 
 
 def spans_from(numbers: Sequence[int]) -> Iterator[Span]:
@@ -149,20 +165,3 @@ def _results_from_json(rows: Sequence[Sequence[Any]], tail: memoryview) -> Mappi
         )
         at = end
     return results
-
-
-def _to_json(head: Mapping[str, object]) -> bytes:
-    try:
-        return orjson.dumps(head)
-    except TypeError:  # halves of surrogate pairs, which JSON cannot hold, are written out
-        return orjson.dumps(_without_halves(head))
-
-
-def _without_halves(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {key: _without_halves(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_halves(item) for item in value]
-    return value

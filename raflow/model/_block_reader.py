@@ -41,7 +41,7 @@ class BlockReader:
     @cached_property
     def keys(self) -> list[TaskRunKey]:
         """Its task runs, by position."""
-        return list(chain.from_iterable(map(Chunk.keys, self.block.chunks)))
+        return list(chain.from_iterable(map(Chunk.runs, self.block.chunks)))
 
     @cached_property
     def _values(self) -> list[Plain]:
@@ -61,22 +61,27 @@ class BlockReader:
         """Return the task run at a position, whose key and node are these."""
         block = self.block
         ended_at = block.ended_at[position]
+        state = self._end(position)
         return TaskRun(
             flow_run_id=block.flow_run_id,
             key=key,
             task=node.name,
             label=block.labels.get(position) or run_label(node, key.map_index),
-            state=State(name=StateName.COMPLETED, at=ended_at),
-            attempts=1,
+            state=state,
+            attempts=0 if block.origin else 1,
             created_at=node.created_at,
-            started_at=block.started_at[position],
+            started_at=None if block.origin else block.started_at[position],
             ended_at=ended_at,
             result=self.result(position),
         )
 
     def attempt(self, position: int, key: TaskRunKey) -> Attempt:
-        """Return the one attempt of the task run at a position, whose key is this."""
+        """Return the one attempt of the task run at a position, whose key is this.
+
+        Those of a block with an origin have none.
+        """
         block = self.block
+        assert not block.origin
         return Attempt(
             flow_run_id=block.flow_run_id,
             key=key,
@@ -95,11 +100,17 @@ class BlockReader:
     def states(self, position: int) -> list[State]:
         """Return what the task run went through after it was made (PENDING), oldest first."""
         block = self.block
+        if block.origin:
+            return [self._end(position)]
         return [
             State(name=StateName.SUBMITTED, at=block.submitted_at),
             State(name=StateName.RUNNING, at=block.started_at[position]),
-            State(name=StateName.COMPLETED, at=block.ended_at[position]),
+            self._end(position),
         ]
+
+    def _end(self, position: int) -> State:
+        name = StateName.CACHED if self.block.origin else StateName.COMPLETED
+        return State(name=name, at=self.block.ended_at[position], message=self.block.origin)
 
     def result(self, position: int) -> ResultInfo | None:
         """Return what is known about the value of the task run at a position."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import orjson
@@ -65,6 +66,27 @@ def completed_block(
         plain=_cut_plain(report.plain, stretches),
         results=_moved(results, stretches),
         labels=_moved(labels, stretches),
+    )
+
+
+def block_without(block: TaskRunBlock, nodes: Collection[int]) -> TaskRunBlock:
+    """Return what is left of a block without the task runs of some nodes."""
+    chunks: list[tuple[Chunk, int]] = []
+    position = 0
+    for chunk in block.chunks:
+        if chunk.node not in nodes:
+            chunks.append((chunk, position))
+        position += chunk.size
+    stretches = _stretches(chunks)
+    return dataclasses.replace(
+        block,
+        chunks=tuple([chunk for chunk, _ in chunks]),
+        started_at=_cut(block.started_at, stretches),
+        ended_at=_cut(block.ended_at, stretches),
+        cpu_seconds=_cut(block.cpu_seconds, stretches),
+        plain=_cut_plain(block.plain, stretches),
+        results=_moved(block.results, stretches),
+        labels=_moved(block.labels, stretches),
     )
 
 

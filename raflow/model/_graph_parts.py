@@ -52,6 +52,10 @@ class GraphNode(NamedTuple):
     """What one call asks for; None for a subflow."""
     created_at: float = 0.0
     """When the call was made, in seconds since the Unix epoch; 0 in a traced graph."""
+    inputs: int | None = None
+    """Fingerprint of the arguments that are no values of other calls; None: not known."""
+    code: str = ""
+    """Fingerprint of the code that was called; empty: not known."""
 
 
 class Edge(NamedTuple):

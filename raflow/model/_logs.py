@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 import orjson
 import zstandard
 
+from raflow.model._compressed import decompress
+
 _LEVEL: Final = 3
 
 
@@ -33,10 +35,11 @@ def encode_log(lines: Sequence[LogLine]) -> bytes:
 
 
 def decode_log(segment: bytes) -> list[LogLine]:
-    """Return the lines of a segment that `encode_log` made."""
+    """Return the lines of a segment that `encode_log` made.
+
+    Raises:
+        BatchError: It is damaged, or too large to be one.
+    """
     if not segment:
         return []
-    return [
-        LogLine(*fields)
-        for fields in orjson.loads(zstandard.ZstdDecompressor().decompress(segment))
-    ]
+    return [LogLine(*fields) for fields in orjson.loads(decompress(segment, "a log segment"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from raflow.model._durable import CacheOptions
 from raflow.model._resources import Resources
 from raflow.model._retry import RetryPolicy
 
@@ -27,6 +28,8 @@ class TriggerRule(StrEnum):
     NONE_SKIPPED = "none_skipped"
     NONE_FAILED_MIN_ONE_SUCCESS = "none_failed_min_one_success"
     ALWAYS = "always"
+    ALL_DONE_SETUP_SUCCESS = "all_done_setup_success"
+    """That of teardown tasks: all is done, and what was to be set up has been."""
 
 
 class Serializer(StrEnum):
@@ -67,3 +70,19 @@ class TaskOptions:
     """Whether its calls may share a Ray task with others."""
     concurrency_per_worker: int = 1
     """How many calls of an async task may overlap in one worker process."""
+    at_most_once: bool = False
+    """Whether a call that may have begun is never run again; see `raflow.task`."""
+    memory_growth: float = 1.0
+    """A retry after running out of memory asks for so many times as much."""
+    limits: tuple[tuple[str, int], ...] = ()
+    """Slots of named limits that each attempt holds."""
+    strict_limits: bool = False
+    """Whether an attempt ends that has lost its slots, or goes on and tries to get them again."""
+    priority: int = 0
+    """Of its claims to limits; higher goes first."""
+    cache: CacheOptions | None = None
+    """How its values are found again; None: they are not."""
+    teardown: bool = False
+    """Whether its calls run whatever happened, and cannot make the flow run fail."""
+    teardown_counts: bool = False
+    """A teardown that fails makes the flow run fail, like any other task."""

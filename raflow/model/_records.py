@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from raflow._util import short_id
+from raflow.model._cause import Cause
 from raflow.model._graph_parts import Edge, GraphNode
 from raflow.model._report import Chunk, ErrorInfo, Outcome, Place, ResultInfo, TaskRunKey
 from raflow.model._state import State
+
+if TYPE_CHECKING:
+    from raflow.model._origin import RunOrigin
+
+_TAIL: Final = 6
+"""So much of its id the name that raflow makes for a run ends with."""
 
 
 class Trigger(StrEnum):
@@ -23,6 +31,7 @@ class Trigger(StrEnum):
     EVENT = "event"
     PARENT = "parent"
     RETRY = "retry"
+    """Somebody wanted a rerun of another run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,20 +81,32 @@ class FlowRun:
     """Versions of python, raflow and ray."""
     error: ErrorInfo | None = None
     result: ResultInfo | None = None
+    incarnation: int = 1
+    """Which process of the run wrote this, from 1; that of its batch counts."""
+    inputs: ResultInfo | None = None
+    """The exact parameters, kept like a result: what a resumed run starts from."""
+    rerun_of: str | None = None
+    """The flow run whose values this one reuses."""
+    rerun_from: tuple[str, ...] = ()
+    """The tasks and calls that it does not reuse, nor what depends on them."""
+    origin: RunOrigin | None = None
+    """Where a run of a deployment comes from; the store keeps it as it was ordered."""
+
+    @property
+    def short_name(self) -> str:
+        """The shortest text that names it for sure: its name, if that ends as its id does."""
+        named = self.name.endswith(self.id[-_TAIL:]) and " " not in self.name
+        return self.name if named else short_id(self.id)
 
 
-class NodeRecord(NamedTuple):
-    """A node of the run's graph."""
+class GraphRecord(NamedTuple):
+    """A part of the run's graph; a node replaces an earlier one of the same id."""
 
     flow_run_id: str
-    node: GraphNode
-
-
-class EdgeRecord(NamedTuple):
-    """An edge of the run's graph."""
-
-    flow_run_id: str
-    edge: Edge
+    nodes: Sequence[GraphNode] = ()
+    edges: Sequence[Edge] = ()
+    dropped: Sequence[int] = ()
+    """Calls of which all that was recorded before is dropped: others stand in their place now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +157,9 @@ class TaskRunBlock:
     """By position in the block: what is known about values that are not plain."""
     labels: Mapping[int, str] = field(default_factory=dict)
     """By position in the block: names that `task_run_name` made."""
+    origin: str = ""
+    """Where their values come from, in words, if nothing ran: they are Cached, without attempts,
+    and the columns tell when they were taken over."""
 
     @property
     def size(self) -> int:
@@ -173,11 +197,16 @@ class Attempt:
     cpu_seconds: float = 0.0
     peak_memory: int = 0
     """Bytes."""
+    memory: int = 0
+    """Bytes that it asked for, where that was not what its call did: after an attempt before it had
+    run out of memory."""
     pid: int = 0
     host: str = ""
     node_id: str = ""
     message: str = ""
     error: ErrorInfo | None = None
+    cause: Cause | None = None
+    """Why it ended, where that was not the code's own doing."""
 
     @property
     def queue_wait(self) -> float | None:
@@ -223,8 +252,7 @@ class LogSegment:
 Record: TypeAlias = (
     FlowVersion
     | FlowRun
-    | NodeRecord
-    | EdgeRecord
+    | GraphRecord
     | TaskRun
     | TaskRunBlock
     | TaskPace
@@ -242,3 +270,5 @@ class RecordBatch:
     seq: int
     """Position among the batches of the flow run, from 0."""
     records: tuple[Record, ...]
+    incarnation: int = 1
+    """Which process of the run wrote it: once a later one has begun, the store refuses it."""

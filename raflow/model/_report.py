@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from raflow.model._cause import Cause
+
 
 class TaskRunKey(NamedTuple):
     """Identifies a task run within its flow run."""
@@ -38,7 +40,7 @@ class Chunk(NamedTuple):
         """Return the task run at an offset from the first."""
         return TaskRunKey(self.node, self.start + offset)
 
-    def keys(self) -> Iterator[TaskRunKey]:
+    def runs(self) -> Iterator[TaskRunKey]:
         """Yield its task runs, in order."""
         return (TaskRunKey(self.node, item) for item in range(self.start, self.stop))
 
@@ -128,6 +130,11 @@ class CallReport:
     """The name of the task run, where `task_run_name` made one."""
     logs: bytes = b""
     """Log lines as a compressed segment; see `raflow.model.log_segment`."""
+    lost_inputs: tuple[int, ...] = ()
+    """Of an attempt that is LOST because its inputs are: which of the node's edges. Its code has
+    not begun."""
+    cause: Cause | None = None
+    """Why its process ended, where it did not end by itself."""
 
 
 PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str})

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -25,6 +26,8 @@ from raflow.results._describe import Description, describe
 
 INLINE_LIMIT: Final = 64 * 1024
 
+_READERS: Final = 16
+"""How many stored values are read at a time: object stores answer slowly, but many at once."""
 _SHRINKS_BY: Final = 16
 """A list of small numbers takes this many times its JSON in memory."""
 _SLACK: Final = 4096
@@ -50,6 +53,8 @@ class Keeper:
     """Serialized bytes that are still kept inline. Default: 64 KiB."""
     base: str = field(default_factory=os.getcwd)
     """Directory that relative paths of storage start at. Default: the driver's own."""
+    incarnation: int = 1
+    """Which process drives the run; so no two of them store under the same name. Default: 1."""
 
     def keep(
         self, value: object, policy: ResultPolicy, *, run: TaskRunKey, attempt: int
@@ -78,8 +83,10 @@ class Keeper:
         digest = hashlib.sha256(data).hexdigest()
         if len(data) <= self.inline_limit:
             return _info(about, serializer=serializer.value, inline=data, digest=digest)
-        name = f"{self.flow_run_id}/{_name(run, attempt)}.{serializer.value}"
-        url = _storage.write(self._storage(policy), name, data)
+        again = f".i{self.incarnation}" if self.incarnation > 1 else ""
+        name = f"{self.flow_run_id}/{_name(run, attempt)}{again}.{serializer.value}"
+        # The record may say that the value is kept as soon as this returns.
+        url = _storage.write(self.storage_of(policy), name, data, durable=True)
         return _info(about, serializer=serializer.value, url=url, digest=digest)
 
     def keep_plain(self, values: Sequence[object], policy: ResultPolicy) -> bytes | None:
@@ -106,6 +113,16 @@ class Keeper:
             return None
         fits = len(data) <= self.inline_limit or self._fit_inline(values)
         return data if fits else None
+
+    def read(self, info: ResultInfo) -> object:
+        """Return a value that a keeper with the same signing key kept; see `read_result`.
+
+        Raises:
+            NotFoundError: The value was not kept.
+            ResultStorageError: It cannot be read, or is not what was written.
+            SerializationError: It cannot be turned back into a value.
+        """
+        return read_result(info, signing_key=self.signing_key)
 
     def _fit_inline(self, values: Sequence[object]) -> bool:
         """Whether the JSON of each of these plain values is small enough."""
@@ -136,7 +153,8 @@ class Keeper:
                 raise
         raise AssertionError("there is always a serializer")
 
-    def _storage(self, policy: ResultPolicy) -> str:
+    def storage_of(self, policy: ResultPolicy) -> str:
+        """Return the fsspec URL, or path from the root, where such values are stored."""
         return _storage.absolute(policy.storage or self.storage, self.base)
 
 
@@ -168,6 +186,33 @@ def read_result(info: ResultInfo, *, signing_key: bytes) -> object:
             url=info.url,
         )
     return _serialize.load(data, info.serializer, key=signing_key, what=what)
+
+
+def result_exists(info: ResultInfo) -> bool:
+    """Tell whether a value that a `Keeper` kept is still there; reads nothing of it."""
+    return info.inline is not None or (bool(info.url) and _storage.exists(info.url))
+
+
+def read_results(infos: Sequence[ResultInfo], *, signing_key: bytes) -> list[object]:
+    """Return several values that a `Keeper` kept, in order; see `read_result`.
+
+    What is in storage is read side by side.
+
+    Args:
+        infos: What the keeper returned.
+        signing_key: The key the keeper had.
+
+    Raises:
+        NotFoundError: A value was not kept.
+        ResultStorageError: One cannot be read, or is not what was written.
+        SerializationError: One cannot be turned back into a value.
+    """
+    read = functools.partial(read_result, signing_key=signing_key)
+    stored = sum(1 for info in infos if info.url)
+    if stored < 2:
+        return list(map(read, infos))
+    with ThreadPoolExecutor(min(stored, _READERS), "raflow-results") as pool:
+        return list(pool.map(read, infos))
 
 
 def _clearly_above(limit: int, value: object, about: Description) -> bool:

@@ -21,10 +21,14 @@ def open_backend(name: str, settings: config.Settings) -> execute.Backend:
     """
     key = (name, settings.ray_address if name == "ray" else "")
     with _lock:
-        if not _open:
-            atexit.register(shutdown)
+        if key in _open and _open[key].is_gone:
+            _open.pop(key).close()
         if key not in _open:
             _open[key] = _make(name, settings)
+            # What is registered last is called first. Ray registers its own shutdown when it is
+            # imported, and ends or hangs the process if a thread needs it during that.
+            atexit.unregister(shutdown)
+            atexit.register(shutdown)
         return _open[key]
 
 
@@ -43,6 +47,11 @@ def _make(name: str, settings: config.Settings) -> execute.Backend:
     made: execute.Backend = (
         module.LocalBackend(resources=settings.local_resources)
         if name == "local"
-        else module.RayBackend(address=settings.ray_address or None, home=settings.home)
+        else module.RayBackend(
+            address=settings.ray_address or None,
+            home=settings.home,
+            start_seconds=settings.worker_start_seconds,
+            stay=settings.ray_stay,
+        )
     )
     return made

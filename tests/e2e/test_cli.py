@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 RAFLOW = str(Path(sys.executable).with_name("raflow"))
-SECONDS = 60
+SECONDS = 100
 
 PIPELINE = """
 import asyncio
@@ -70,14 +70,14 @@ def fails() -> int:
 @task
 def nap(started: str) -> None:
     pathlib.Path(started).touch()
-    for _ in range(600):
+    for _ in range(6000):
         time.sleep(0.1)
 
 
 @task
 async def nap_async(started: str) -> None:
     pathlib.Path(started).touch()
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 
 @flow
@@ -215,9 +215,18 @@ def test_a_database_that_cannot_be_reached_is_code_3(
 @pytest.mark.parametrize("flow", ["sleeps", "sleeps_async"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_the_run_cleanly(folder: Path, flow: str, sent: signal.Signals) -> None:
+    check_cancelled_by(sent, folder, flow, "local")
+
+
+@pytest.mark.ray
+def test_sigterm_cancels_a_run_on_ray_cleanly(folder: Path) -> None:
+    check_cancelled_by(signal.SIGTERM, folder, "sleeps", "ray")
+
+
+def check_cancelled_by(sent: signal.Signals, folder: Path, flow: str, backend: str) -> None:
     started = folder / "started"
     process = subprocess.Popen(
-        [RAFLOW, "run", f"pipeline.py:{flow}", "-p", f"started={started}"],
+        [RAFLOW, "run", f"pipeline.py:{flow}", "-p", f"started={started}", "--backend", backend],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -228,6 +237,7 @@ def test_a_signal_cancels_the_run_cleanly(folder: Path, flow: str, sent: signal.
     assert process.returncode == 130, err
     assert "Cancelled" in out
     assert "Traceback" not in out + err
+    assert "SIGTERM received" not in err
     found = shown()
     assert found["flow_run"]["state"]["name"] == "Cancelled"
     assert found["flow_run"]["ended_at"] is not None
@@ -260,9 +270,9 @@ def in_a_terminal(args: list[str], columns: int) -> tuple[int, str]:
     """Run a command in a terminal of that width; return its exit code and all that it drew."""
     process, terminal = pty.fork()
     if process == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         os.environ["TERM"] = "xterm-256color"
         os.execv(args[0], args)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     drawn = b""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
@@ -285,10 +295,24 @@ def test_progress_in_a_terminal(columns: int) -> None:
     lines = [line.rstrip("\r") for line in re.split(r"[\r\n]+", plain)]
     assert max(len(line) for line in lines) <= columns
     assert any("read-0 reading 2026-01-31" in line for line in lines)
+    assert plain.count("body begins") == 1
     assert any(re.search(r"clean-0 +━+ +6/6", line) for line in lines)
     assert any("1 retry" in line for line in lines)
     assert any("Completed in" in line for line in lines)
     assert "\x1b[?25h" in drawn  # the cursor is back
+
+
+def test_what_the_body_prints_goes_where_standard_output_goes(folder: Path) -> None:
+    command = f"{RAFLOW} run pipeline.py:pipeline"
+    code, drawn = in_a_terminal(["/bin/sh", "-c", f"{command} > out.txt"], 80)
+    out = (folder / "out.txt").read_text()
+    assert (code, out.count("body begins")) == (0, 1)
+    assert "read-0 reading 2026-01-31" in drawn
+    both = subprocess.run(
+        f"{command} 2>&1", shell=True, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    assert both.stdout.count("body begins") == 1
+    assert raflow("runs", "logs", "latest").stdout.count("body begins") == 1
 
 
 @pytest.mark.usefixtures("folder")
@@ -312,3 +336,119 @@ def test_output_that_cannot_show_a_sign_is_no_error(
     done = raflow("run", "pipeline.py:pipeline")
     assert done.returncode == 0, done.stderr
     assert "Completed" in done.stdout
+
+
+DURABLE = """
+import os
+import pathlib
+import signal
+import time
+
+from raflow import flow, suspend_run, task, wait_for_input
+
+
+@task
+def load(x: int) -> int:
+    with pathlib.Path("effects").open("a") as file:
+        print(x, file=file)
+    return x
+
+
+@flow
+def dies() -> int:
+    total = sum(load.map(range(5)).result())
+    if not pathlib.Path("mended").exists():
+        pathlib.Path("waits").touch()
+        time.sleep(600)
+    return load(total)
+
+
+@task
+def nap(x: int) -> None:
+    pathlib.Path("started").touch()
+    time.sleep(0.1)
+
+
+@flow
+def naps(n: int = 6000) -> None:
+    nap.map(range(n)).wait()
+
+
+@flow
+def asks() -> str:
+    return "published" if wait_for_input(bool, title="Publish?") else "kept"
+
+
+@flow
+def leaves() -> int:
+    first = load(1).result()
+    suspend_run()
+    return load(first + 1)
+"""
+
+
+@pytest.fixture
+def durable(folder: Path) -> Path:
+    (folder / "durable.py").write_text(DURABLE)
+    return folder
+
+
+def start(flow: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [RAFLOW, "run", f"durable.py:{flow}", "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_run_is_resumed_without_computing_again_what_is_on_record(durable: Path) -> None:
+    process = start("dies")
+    wait_until((durable / "waits").exists)
+    wait_until(lambda: shown()["tasks"][0]["states"] == {"COMPLETED": 5})
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    (durable / "mended").touch()
+    done = raflow("resume", "latest")
+    assert done.returncode == 0, done.stderr
+    assert "Recovered" in done.stdout
+    assert re.search(r"Result +10 ", done.stdout)
+    assert sorted((durable / "effects").read_text().split()) == ["0", "1", "10", "2", "3", "4"]
+
+
+def test_a_run_is_steered_by_another_process(durable: Path) -> None:
+    process = start("naps")
+    wait_until((durable / "started").exists)
+    wait_until(lambda: json.loads(raflow("runs", "ls", "--json").stdout) != [])
+    assert raflow("pause", "latest").returncode == 0
+    wait_until(lambda: shown()["flow_run"]["state"]["name"] == "Paused")
+    assert "raflow unpause naps-" in raflow("runs", "ls").stdout
+    assert raflow("unpause", "latest").returncode == 0
+    done = raflow("cancel", "latest", "--message", "wrong day")
+    assert done.returncode == 0, done.stdout + done.stderr
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, err
+    assert "wrong day" in out
+    assert raflow("cancel", "latest").returncode == 2
+
+
+@pytest.mark.usefixtures("durable")
+def test_a_run_that_suspends_itself_is_cancelled_or_resumed() -> None:
+    assert raflow("run", "durable.py:leaves", "--quiet").returncode == 75
+    assert raflow("pause", "latest").returncode == 2
+    assert raflow("cancel", "latest").returncode == 0
+    assert shown()["flow_run"]["state"]["name"] == "Cancelled"
+    done = raflow("resume", "latest", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["flow_run"]["result"]["value"] == 2
+
+
+@pytest.mark.usefixtures("durable")
+def test_a_question_is_answered_by_another_process() -> None:
+    process = start("asks")
+    wait_until(lambda: json.loads(raflow("input", "ls", "--json").stdout) != [])
+    assert raflow("input", "answer", "latest", "0", "--json-answer", '"yes"').returncode == 2
+    assert raflow("input", "answer", "latest", "0", "--json-answer", "true").returncode == 0
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    assert "'published'" in out

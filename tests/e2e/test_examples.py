@@ -347,7 +347,7 @@ class TestEveryExample:
             env=os.environ | {"RAFLOW_BACKEND": "local"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -11,9 +11,6 @@ import pytest
 from raflow import config, runtime
 from raflow.model import Attempt, FlowRun, LogLine, TaskRun
 from raflow.store import Store
-from tests.store.conftest import postgres_server, postgres_url
-
-__all__ = ["postgres_server", "postgres_url"]
 
 
 @dataclass(frozen=True)

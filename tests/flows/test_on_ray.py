@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from raflow import config, errors, flow, task, unmapped
-from raflow.model import StateName, StateType
+from raflow.model import Outcome, StateName, StateType
 from raflow.store import Store
 from tests.flows.conftest import World
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -56,16 +57,19 @@ def test_a_gigabyte_between_tasks_does_not_pass_through_the_driver(world: World)
         return total(halve(make(gib)))
 
     heavy(0.001)
-    process = psutil.Process()
-    before, peak, done = process.memory_info().rss, 0, threading.Event()
+    process, peak, done = psutil.Process(), 0, threading.Event()
+
+    def own() -> int:
+        """Shared memory that the driver merely maps is not its own."""
+        memory = process.memory_info()  # at one moment, or what is let go between two looks counts
+        return int(memory.rss - memory.shared)
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.02):
-            # Shared memory that the driver merely maps is not its own.
-            peak = max(peak, process.memory_info().rss - process.memory_info().shared)
+            peak = max(peak, own())
 
-    own_before = before - process.memory_info().shared
+    own_before = own()
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
@@ -146,24 +150,22 @@ class TestBadInput:
         assert outcomes == ["crashed", "completed"]
 
 
-def test_a_long_call_is_seen_running_while_it_runs(world: World) -> None:
+def test_a_long_call_is_seen_running_while_it_runs(world: World, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
     @task
     def slow() -> int:
-        time.sleep(3)
+        wait_for(go.exists)
         return 1
-
-    seen: list[StateName] = []
 
     @flow
     def watched() -> int:
         future = slow()
-        while not future.done():
-            seen.append(future.state.name)
-            time.sleep(0.05)
+        wait_for(lambda: future.state.name is StateName.RUNNING)
+        go.touch()
         return future.result()
 
     assert watched() == 1
-    assert StateName.RUNNING in seen
 
 
 SCRIPT = """
@@ -176,7 +178,7 @@ SCRIPT = """
 
     @task(num_cpus=0)
     def slow(n: int) -> int:
-        time.sleep(120)
+        time.sleep(600)
         return n
 
     @flow(backend=sys.argv[1])
@@ -206,11 +208,9 @@ def test_control_c_ends_everything_cleanly(backend: str, raflow_home: Path, tmp_
         assert process.stdout is not None
         while process.stdout.readline().strip() != "started":
             assert process.poll() is None
-        time.sleep(2.0)
-        begun = time.monotonic()
+        time.sleep(1.0)  # the naps have most likely begun; if not, all else holds too
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-        assert time.monotonic() - begun < 30
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
         process.wait()
@@ -242,20 +242,36 @@ CANCELS = """
     for number in range(20):
         outcome = stopped.run(number, random.random() * 0.1)
         assert outcome.flow_run.state.name == "Cancelled", outcome.flow_run.state
+
+    import ray
+    from raflow.execute.ray import RayBackend
+
+    close = RayBackend.close
+
+    def told(self: RayBackend) -> None:
+        print("Ray is there:", ray.is_initialized())
+        close(self)
+
+    RayBackend.close = told
     print("still here")
 """
 
 
 def test_cancelling_at_any_moment_leaves_the_driver_alive(raflow_home: Path) -> None:
-    """Ray aborts the driver if a task ends while it is cancelled without force."""
+    """Ray aborts the driver if a task ends while it is cancelled without force.
+
+    It also ends it, at once or never, if a thread asks for something while it is shut down: raflow
+    lets go of it before that.
+    """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CANCELS)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
-    assert done.stdout.endswith("still here\n"), done.stderr[-2000:]
+    assert done.stdout.endswith("still here\nRay is there: True\n"), done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_an_argument_of_an_item_that_cannot_travel_fails_that_item(world: World) -> None:
@@ -328,6 +344,33 @@ def test_a_call_that_ends_its_process_harms_only_itself(
     told = Counter(attempt.key.map_index for attempt in attempts)
     assert all(told[x] >= ran[x] for x in range(1000))
     assert ran[500] == 1
+
+
+def test_what_the_neighbours_of_a_killed_call_had_stored_is_removed(
+    world: World, tmp_path: Path
+) -> None:
+    died = tmp_path / "died"
+    own = tmp_path / "own"
+
+    @task(persist_result=True, result_storage=str(own), crash_retries=1)
+    def large(x: int, died: str) -> str:
+        if x == 11 and not os.path.exists(died):  # the first batch is of several
+            Path(died).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"{x}" * 50_000
+
+    @flow
+    def many() -> int:
+        return len(large.map(range(10, 30), died=unmapped(str(died))).result())
+
+    assert many() == 20
+    with world.store as store:
+        run = store.find_flow_run("latest")
+        urls = {row.result.url for row in store.task_runs(run.id) if row.result is not None}
+        again = [a for a in store.attempts(run.id) if a.outcome is not Outcome.COMPLETED]
+    assert len(again) > 1
+    assert len(urls) == 20
+    assert {f"file://{path}" for path in (own / run.id).iterdir()} == urls
 
 
 def test_a_chain_over_large_arrays_keeps_the_object_store_small(world: World) -> None:

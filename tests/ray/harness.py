@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,13 @@ from raflow import define, results
 from raflow.execute import (
     Backend,
     BackendEvent,
+    BackendGone,
     BatchEnded,
     BatchLost,
     BatchSpec,
     Call,
     CallSettings,
+    CallsHeldUp,
     CallsReturned,
     CallStarted,
     InputSource,
@@ -38,11 +41,12 @@ from raflow.model import (
     TaskRunKey,
     decode_log,
 )
+from tests.waiting import PATIENCE_SECONDS
 
 E = TypeVar("E", CallStarted, CallsReturned)
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+_numbers = itertools.count()
 
 
 def task_of(fn: Callable[..., Any], **more: Any) -> TaskFunction:
@@ -58,11 +62,13 @@ class Run:
     def __init__(
         self, backend: Backend, storage: Path, sys_path: tuple[str, ...] = (str(ROOT),)
     ) -> None:
+        # What a call starts is found on the whole machine, by the id of its run.
+        self.id = f"run-{os.getpid()}-{next(_numbers)}"
         keeper = results.Keeper(
-            flow_run_id="run-1", storage=str(storage), signing_key=b"0" * 32, base=str(storage)
+            flow_run_id=self.id, storage=str(storage), signing_key=b"0" * 32, base=str(storage)
         )
         shared = RunEnvironment(
-            flow_run_id="run-1",
+            flow_run_id=self.id,
             flow="testing",
             flow_run_name="brave-test",
             keeper=keeper,
@@ -70,6 +76,9 @@ class Run:
         )
         self.started: list[CallStarted] = []
         self.returned: list[CallsReturned] = []
+        self.reasons: list[str] = []
+        """Why calls were told to be held up; empty: not any more."""
+        self._gone: list[BackendGone] = []
         self._specs: dict[int, BatchSpec] = {}
         self._events: queue.SimpleQueue[BackendEvent] = queue.SimpleQueue()
         self._ends: dict[int, BatchEnded | BatchLost] = {}
@@ -136,7 +145,7 @@ class Run:
         self.session.submit(spec)
         return spec.id
 
-    def end_of(self, batch: int, patience: float = PATIENCE) -> BatchEnded | BatchLost:
+    def end_of(self, batch: int, patience: float = PATIENCE_SECONDS) -> BatchEnded | BatchLost:
         """Wait for the end of a batch."""
         deadline = time.monotonic() + patience
         while batch not in self._ends:
@@ -152,7 +161,7 @@ class Run:
         return self._first(self.returned, batch)
 
     def _first(self, events: Sequence[E], batch: int) -> E:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             for event in events:
                 if event.batch == batch:
@@ -170,9 +179,21 @@ class Run:
             case BatchEnded(report, _):
                 assert report.batch not in self._ends
                 self._ends[report.batch] = event
+            case CallsHeldUp(reason):
+                self.reasons.append(reason)
+            case BackendGone():
+                assert not self._gone
+                self._gone.append(event)
             case BatchLost(batch):
                 assert batch not in self._ends
                 self._ends[batch] = event
+
+    def gone(self) -> BackendGone:
+        """Wait until the backend is told to be gone."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self._gone:
+            self._pump(deadline)
+        return self._gone[0]
 
     def finish(self, batch: int) -> BatchEnded:
         """Wait for the report of a batch."""
@@ -187,9 +208,11 @@ class Run:
         return end
 
     def quiet(self, seconds: float) -> bool:
-        """Tell whether nothing comes for a while."""
+        """Tell whether nothing ends for a while; that a call has begun may be told late."""
+        ended, deadline = len(self._ends), time.monotonic() + seconds
         try:
-            self._pump(time.monotonic() + seconds)
+            while len(self._ends) == ended:
+                self._pump(deadline)
         except queue.Empty:
             return True
         return False

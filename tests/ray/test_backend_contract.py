@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from raflow.execute import (
 from raflow.model import Outcome, Resources, ResultPolicy, Serializer, shortfall
 from tests.ray import user_tasks as user
 from tests.ray.harness import Run, lines, task_of
+from tests.waiting import LIMITS, wait_for
 
 TWO_CPUS = Resources(num_cpus=2)
 
@@ -162,21 +162,23 @@ def test_what_is_over_the_budget_is_handed_back(run: Run) -> None:
     assert all(report.started_at[position] == 0.0 for position in report.unstarted)
 
 
-def test_a_long_call_does_not_hold_up_its_neighbours(run: Run) -> None:
-    run.report(user.process)
-    batch = run.submit(
-        run.call(user.add, {"x": 1}),
-        run.call(user.nap, {"seconds": 3}),
-        run.call(user.add, items={"x": range(1000)}),
-        budget=0.05,
-    )
-    begun = time.monotonic()
-    returned = run.return_of(batch)
-    assert time.monotonic() - begun < 2
-    assert list(returned.positions) == list(range(2, 1002))
-    report = run.finish(batch).report
-    assert list(report.unstarted) == list(range(2, 1002))
-    assert run.fetch(batch, 1) == "rested"
+def test_a_long_call_does_not_hold_up_its_neighbours(run: Run, tmp_path: Path) -> None:
+    for budget in LIMITS:  # until the first call has begun within it
+        go = tmp_path / f"go {budget}"
+        batch = run.submit(
+            run.call(user.hold, {"path": str(go)}),
+            run.call(user.add, {"x": 1}),
+            run.call(user.add, items={"x": range(1000)}),
+            budget=budget,
+        )
+        returned = list(run.return_of(batch).positions)
+        go.touch()
+        report = run.finish(batch).report
+        assert list(report.unstarted) == returned == list(range(returned[0], 1002))
+        if returned[0] > 0:
+            break
+    assert returned[0] == 1
+    assert run.fetch(batch, 0) == "held"
 
 
 def test_the_first_call_runs_whatever_the_budget(run: Run) -> None:
@@ -193,26 +195,32 @@ def test_ten_thousand_items_in_one_batch(run: Run) -> None:
     assert values == list(range(1, 10_001))
 
 
-def test_async_calls_that_overlap_do_not_hold_up_those_behind_them(run: Run) -> None:
-    call = run.call(user.sleep_async, items={"seconds": [1.0] * 10}, concurrency=4)
-    batch = run.submit(call, budget=0.05)
-    assert list(run.return_of(batch).positions) == list(range(4, 10))
-    report = run.finish(batch).report
-    assert list(report.unstarted) == list(range(4, 10))
-    assert not report.told
+def test_async_calls_that_overlap_do_not_hold_up_those_behind_them(
+    run: Run, tmp_path: Path
+) -> None:
+    for budget in LIMITS:  # until as many as may overlap have begun within it
+        go = tmp_path / f"go {budget}"
+        call = run.call(user.hold_async, items={"path": [str(go)] * 10}, concurrency=4)
+        batch = run.submit(call, budget=budget)
+        returned = list(run.return_of(batch).positions)
+        go.touch()
+        report = run.finish(batch).report
+        assert list(report.unstarted) == returned == list(range(returned[0], 10))
+        assert not report.told
+        if returned[0] >= 4:
+            break
+    assert returned[0] == 4
 
 
 # --- async calls --------------------------------------------------------------------------------
 
 
 def test_async_items_overlap_up_to_their_width(run: Run) -> None:
-    call = run.call(user.sleep_async, items={"seconds": [0.2] * 20}, concurrency=10)
-    begun = time.monotonic()
-    reports = run.reports(run.submit(call))
-    assert time.monotonic() - begun < 3
-    assert [report.outcome for report in reports] == ["completed"] * 20
-    first = sorted(report.started_at for report in reports)
-    assert first[9] - first[0] < 0.2 <= first[10] - first[0] + 0.01
+    call = run.call(user.crowd, items={"wanted": [10] * 10 + [0] * 10}, concurrency=10)
+    batch = run.submit(call)
+    assert [report.outcome for report in run.reports(batch)] == ["completed"] * 20
+    assert {run.fetch(batch, position) for position in range(10)} == {10}
+    assert max(run.fetch(batch, position) for position in range(10, 20)) <= 10
 
 
 def test_an_async_function_is_run_to_its_end(run: Run) -> None:
@@ -233,7 +241,7 @@ def test_the_result_is_described_and_kept(run: Run) -> None:
 def test_task_code_knows_its_run(run: Run) -> None:
     call = run.call(user.context, attempt=2)
     seen: Any = run.fetch(run.submit(call))
-    assert (seen.flow, seen.flow_run_id, seen.flow_run_name) == ("testing", "run-1", "brave-test")
+    assert (seen.flow, seen.flow_run_id, seen.flow_run_name) == ("testing", run.id, "brave-test")
     assert (seen.task, seen.label, seen.attempt) == ("context", "context", 2)
     assert seen.run == call.chunk.key(0)
 
@@ -316,7 +324,7 @@ def test_a_failed_attempt_keeps_its_log(run: Run) -> None:
 
 def test_use_of_resources_is_measured(run: Run) -> None:
     report = run.report(user.burn, {"seconds": 0.2})
-    assert 0.19 <= report.cpu_seconds < 0.5
+    assert 0.19 <= report.cpu_seconds < 2
     assert report.ended_at - report.started_at >= 0.19
     assert report.pid > 0
     assert report.host
@@ -421,10 +429,8 @@ def test_a_serializer_that_cannot_write_the_result_fails_the_run(run: Run) -> No
 
 @pytest.mark.parametrize("task", [user.spin, user.sleep_async, user.block_loop])
 def test_a_time_limit_ends_python_code(run: Run, task: Any) -> None:
-    begun = time.monotonic()
-    report = run.report(task, {"seconds": 30}, timeout=0.3)
+    report = run.report(task, {"seconds": 600}, timeout=0.3)
     assert report.outcome is Outcome.TIMED_OUT
-    assert time.monotonic() - begun < 10
     assert report.error is not None
     assert "timeout_seconds=0.3" in report.error.message
     assert repr(task.__name__) in report.error.message
@@ -434,30 +440,38 @@ def test_a_time_limit_ends_python_code(run: Run, task: Any) -> None:
 
 def test_code_in_time_is_left_alone(run: Run) -> None:
     for _ in range(20):
-        assert run.report(user.add, {"x": 1}, timeout=5).outcome is Outcome.COMPLETED
+        assert run.report(user.add, {"x": 1}, timeout=60).outcome is Outcome.COMPLETED
 
 
 def test_code_cleans_up_at_its_time_limit(run: Run, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    report = run.report(user.cleans_up, {"path": str(mark)}, timeout=0.3)
-    assert report.outcome is Outcome.TIMED_OUT
+    for timeout in LIMITS:
+        report = run.report(user.cleans_up, {"path": str(mark)}, timeout=timeout)
+        assert report.outcome is Outcome.TIMED_OUT
+        if mark.exists():
+            break
     assert mark.read_text() == "cleaned up"
 
 
 def test_an_import_is_not_interrupted_half_way(run: Run, tmp_path: Path) -> None:
     (tmp_path / "slow_module.py").write_text(
-        "import time\n"
-        "end = time.monotonic() + 0.6\n"
+        "import pathlib, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "(folder / 'begun').touch()\n"
+        "end = time.monotonic() + 1.5\n"
         "while time.monotonic() < end: pass\n"
-        f"import pathlib; pathlib.Path({str(tmp_path / 'mark')!r}).write_text('whole')\n"
+        "(folder / 'mark').write_text('whole')\n"
     )
-    report = run.report(user.import_slowly, {"folder": str(tmp_path)}, timeout=0.2)
-    assert report.outcome is Outcome.TIMED_OUT
+    for timeout in LIMITS:
+        report = run.report(user.import_slowly, {"folder": str(tmp_path)}, timeout=timeout)
+        assert report.outcome is Outcome.TIMED_OUT
+        if (tmp_path / "begun").exists():
+            break
     assert (tmp_path / "mark").read_text() == "whole"
 
 
 def test_the_batch_goes_on_after_a_time_limit(run: Run) -> None:
-    slow = run.call(user.spin, {"seconds": 30}, timeout=0.2)
+    slow = run.call(user.spin, {"seconds": 600}, timeout=0.2)
     batch = run.submit(slow, run.call(user.add, {"x": 1}))
     assert [r.outcome for r in run.reports(batch)] == ["timed_out", "completed"]
 
@@ -465,26 +479,29 @@ def test_the_batch_goes_on_after_a_time_limit(run: Run) -> None:
 # --- cancelling ---------------------------------------------------------------------------------
 
 
-def test_a_waiting_batch_is_cancelled_at_once(run: Run) -> None:
-    blocker = run.submit(run.call(user.nap, {"seconds": 1}), resources=TWO_CPUS)
+def test_a_waiting_batch_is_cancelled_while_it_waits(run: Run, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    blocker = run.submit(run.call(user.hold, {"path": str(go)}), resources=TWO_CPUS)
+    run.start_of(blocker)
     waiting = run.submit(run.call(user.add, items={"x": range(3)}), resources=TWO_CPUS)
     run.session.cancel(waiting, force=False)
     loss = run.lose(waiting)
     assert (loss.outcome, loss.running) == (Outcome.CANCELLED, ())
+    go.touch()
     run.finish(blocker)
 
 
 def test_running_code_is_interrupted(run: Run, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    batch = run.submit(run.call(user.mark_and_spin, {"path": str(mark), "seconds": 30}))
-    wait_for(mark)
+    batch = run.submit(run.call(user.mark_and_spin, {"path": str(mark), "seconds": 600}))
+    wait_for(mark.exists)
     run.session.cancel(batch, force=False)
-    end = run.end_of(batch, patience=10)
+    end = run.end_of(batch)
     assert outcome(end) is Outcome.CANCELLED
 
 
 def test_code_that_runs_for_a_while_says_so_and_is_interrupted(run: Run) -> None:
-    call = run.call(user.spin, {"seconds": 30})
+    call = run.call(user.spin, {"seconds": 600})
     batch = run.submit(call)
     started = run.start_of(batch)
     assert (started.run, started.attempt) == (call.chunk.key(0), 1)
@@ -498,7 +515,7 @@ def test_the_rest_of_a_cancelled_batch_does_not_start(run: Run, tmp_path: Path) 
     mark = tmp_path / "mark"
     batch = run.submit(
         run.call(user.add, {"x": 1}),
-        run.call(user.spin, {"seconds": 30}),
+        run.call(user.spin, {"seconds": 600}),
         run.call(user.mark_and_spin, {"path": str(mark), "seconds": 0}),
     )
     run.start_of(batch)
@@ -510,21 +527,19 @@ def test_the_rest_of_a_cancelled_batch_does_not_start(run: Run, tmp_path: Path) 
 
 
 def test_async_calls_that_overlap_are_cancelled_together(run: Run) -> None:
-    call = run.call(user.sleep_async, items={"seconds": [60.0] * 10}, concurrency=5)
+    call = run.call(user.sleep_async, items={"seconds": [600.0] * 10}, concurrency=5)
     batch = run.submit(call)
     run.start_of(batch)
-    begun = time.monotonic()
     run.session.cancel(batch, force=False)
     assert {report.outcome for report in run.reports(batch)} == {Outcome.CANCELLED}
-    assert time.monotonic() - begun < 5
 
 
 def test_force_ends_code_that_ignores_everything(run: Run, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     batch = run.submit(run.call(user.stubborn, {"path": str(mark)}))
-    wait_for(mark)
+    wait_for(mark.exists)
     run.session.cancel(batch, force=True)
-    assert outcome(run.end_of(batch, patience=10)) is Outcome.CANCELLED
+    assert outcome(run.end_of(batch)) is Outcome.CANCELLED
     assert run.report(user.add, {"x": 1}).outcome is Outcome.COMPLETED
 
 
@@ -537,9 +552,9 @@ def test_cancelling_what_has_ended_or_never_was_does_nothing(run: Run) -> None:
 
 
 def test_closing_ends_what_runs_and_is_silent(run: Run) -> None:
-    run.submit(run.call(user.spin, {"seconds": 30}), resources=TWO_CPUS)
-    run.submit(run.call(user.spin, {"seconds": 30}), resources=TWO_CPUS)
-    time.sleep(0.2)
+    batch = run.submit(run.call(user.spin, {"seconds": 600}), resources=TWO_CPUS)
+    run.start_of(batch)
+    run.submit(run.call(user.spin, {"seconds": 600}), resources=TWO_CPUS)
     run.close()
     assert run.quiet(0.7)
 
@@ -583,13 +598,6 @@ def test_two_runs_share_a_backend(backend: Backend, tmp_path: Path) -> None:
     for number, (run, batch) in enumerate(zip(runs, batches, strict=True)):
         assert run.fetch(batch) == number
         run.close()
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def outcome(end: object) -> Outcome:

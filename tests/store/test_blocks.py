@@ -22,8 +22,8 @@ from raflow.model import (
     BlockReader,
     Chunk,
     GraphNode,
+    GraphRecord,
     NodeKind,
-    NodeRecord,
     Outcome,
     StateName,
     StateType,
@@ -73,7 +73,7 @@ class World:
     def write(self, store: Store) -> None:
         """Write it in batches, as a run that goes on would."""
         nodes: list[model.Record] = [
-            NodeRecord(flow_run_id=self.run_id, node=node) for node in self.nodes
+            GraphRecord(flow_run_id=self.run_id, nodes=(node,)) for node in self.nodes
         ]
         parts: list[list[model.Record]] = [[records.flow_run(self.run_id)]]
         parts += [nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]]
@@ -298,9 +298,9 @@ def test_a_batch_with_blocks_is_applied_once(store: Store) -> None:
 
 
 def test_text_that_databases_do_not_hold(store: Store) -> None:
-    node = records.node(0).node._replace(line="file-\udcff", name="a\0b")
+    node = records.node(0).nodes[0]._replace(line="file-\udcff", name="a\0b")
     block = records.block(0, Chunk(0), labels={0: "file-\udcff"})
-    write(store, NodeRecord(flow_run_id=RUN, node=node), block)
+    write(store, GraphRecord(flow_run_id=RUN, nodes=(node,)), block)
     assert store.graph(RUN).nodes[0].line == "file-\\udcff"
     assert store.task_runs(RUN)[0].label == "file-\\udcff"
 

@@ -17,7 +17,9 @@ from alembic.script import ScriptDirectory
 
 from raflow import errors, model, store
 from raflow.model import StateName, StateType, TaskRunKey
-from raflow.store import Store, _engine, _migrate, _tables
+from raflow.store import Store
+from raflow.store._database import _engine, _migrate
+from raflow.store._rows import _service_tables, _tables
 from tests.store import records
 
 HISTORY = Path(__file__).parent / "history"
@@ -59,6 +61,12 @@ def test_every_revision_has_a_history_to_upgrade_from() -> None:
     assert sorted(script.revision for script in SCRIPTS.walk_revisions()) == REVISIONS
 
 
+@pytest.fixture
+def postgres_url(empty_postgres_url: str) -> str:
+    """Here tables are made in databases that have none."""
+    return empty_postgres_url
+
+
 def test_an_empty_database_becomes_usable(database_url: str) -> None:
     assert store.upgrade(database_url) is None
     assert store.current_revision(database_url) == store.EXPECTED_REVISION
@@ -72,7 +80,7 @@ def test_migrations_make_the_tables_that_the_code_knows(database_url: str) -> No
     def differences(connection: sa.Connection) -> object:
         options = {"version_table": _tables.version.name, "compare_type": True}
         context = MigrationContext.configure(connection, opts=options)
-        return compare_metadata(context, _tables.metadata)
+        return compare_metadata(context, _service_tables.deployments.metadata)
 
     try:
         assert database.read(differences) == []
@@ -93,15 +101,21 @@ def test_migrations_make_what_a_new_sqlite_file_has(tmp_path: Path) -> None:
 def schema_of(url: str) -> dict[tuple[object, object], list[str]]:
     """Return the statement of each table and index: constraints, names, WITHOUT ROWID and all."""
     rows = rows_of(url, "SELECT type, name, COALESCE(sql, '') FROM sqlite_master")
-    lines = {(kind, name): str(sql).splitlines() for kind, name, sql in rows}
     return {
         # Constraints have no order, columns do.
-        key: sorted(
-            (line.strip(" \t,") for line in its_lines),
-            key=lambda line: line if line.startswith("CONSTRAINT") else "",
+        (kind, name): sorted(
+            _parts_of(str(sql)), key=lambda part: part if part.startswith("CONSTRAINT") else ""
         )
-        for key, its_lines in lines.items()
+        for kind, name, sql in rows
     }
+
+
+def _parts_of(sql: str) -> list[str]:
+    """Return the columns and constraints of a statement: a column that was added has no line."""
+    head, _, rest = sql.partition("(")
+    body, _, tail = rest.rpartition(")")
+    parts = re.split(r",(?![^()]*\))", body)
+    return [" ".join(part.split()) for part in (head, *parts, tail)]
 
 
 @pytest.mark.postgres
@@ -175,17 +189,26 @@ def test_a_history_of_every_revision_can_be_read(
         assert task_run.state.name is StateName.RECOVERED
         assert task_run.result is not None
         assert (task_run.result.truth, task_run.result.preview) == (True, "[1, 2]")
-        (attempt,) = opened.attempts(run.id, key)
+        *_, attempt = opened.attempts(run.id, key)
         assert attempt.queue_wait == 0.25
         assert [c.state.name for c in opened.states(run.id)] == [StateName.PENDING]
         assert [s.level for s in opened.log_segments(run.id, key=key)] == [30]
         assert opened.task_run_counts(run.id) == (COUNTS_OF_0001 if revision == "0001" else COUNTS)
+        # What is kept beside the runs is theirs.
+        assert opened.runs.recount() == 0
+        (tagged,) = opened.runs.page(model.RunFilter(tags=frozenset({"nightly"}))).items
+        assert tagged.id == run.id
         # And it can go on.
-        assert opened.apply(records.batch(run, flow_run_id=run.id, seq=3)) is False
-        again = dataclasses.replace(run, name="renamed")
-        assert opened.apply(records.batch(again, flow_run_id=run.id, seq=4)) is True
+        known = records.batch(run, flow_run_id=run.id, seq=3, incarnation=run.incarnation)
+        assert opened.apply(known) is False
+        again = dataclasses.replace(known, seq=4, records=(dataclasses.replace(run, name="new"),))
+        assert opened.apply(again) is True
         assert opened.apply(records.batch(records.flow_run("new"), flow_run_id="new")) is True
-        assert {r.name for r in opened.flow_runs()} == {"renamed", "name-of-new"}
+        assert {r.name for r in opened.flow_runs()} >= {"new", "name-of-new"}
+        following = opened.leases.begin_incarnation(
+            run.id, host="here", pid=1, process_started=1.5, seconds=10
+        )
+        assert following == run.incarnation + 1
 
 
 COUNTS_OF_0001 = {
@@ -199,9 +222,11 @@ def test_blocks_of_revision_0002_can_be_read(database_url: str, tmp_path: Path) 
     migrate(database_url, to="0002")
     script = (HISTORY / "0002.sql").read_text(encoding="utf-8")
     rows = [_for(database_url, part) for part in script.split(";\n") if part.strip()]
-    execute(database_url, *rows)
+    # Once, each retry of a flow was a run of its own.
+    execute(database_url, *rows, """UPDATE flow_runs SET "trigger" = 'retry'""")
     with Store.open(database_url, log_dir=tmp_path) as opened:
         run = opened.find_flow_run("calm-otter")
+        assert run.trigger is model.Trigger.MANUAL
         single, _, item = opened.task_runs(run.id)
         assert (single.label, single.created_at, single.started_at) == ("days-0", 2.5, 3.0)
         assert single.result is not None
@@ -218,6 +243,107 @@ def test_blocks_of_revision_0002_can_be_read(database_url: str, tmp_path: Path) 
                 flow="etl", fingerprint="f1", task="extract", seconds=0.25, bytes=28.5
             )
         }
+
+
+def test_what_revision_0003_knows_of_durable_runs(database_url: str, tmp_path: Path) -> None:
+    migrate(database_url, to="0003")
+    script = (HISTORY / "0003.sql").read_text(encoding="utf-8")
+    execute(database_url, *(_for(database_url, p) for p in script.split(";\n") if p.strip()))
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        failed, waiting = opened.flow_runs()
+        assert failed.incarnation == 2
+        assert failed.inputs is not None
+        assert (failed.inputs.inline, failed.inputs.digest) == (b"{}", "abc")
+        crashed, _ = opened.attempts(failed.id, TaskRunKey(1, 0))
+        assert crashed.cause == model.Cause(
+            kind="signal",
+            signal=9,
+            host="node-b",
+            pid=41,
+            node_id="b",
+            peak_memory=900000,
+            facts={"by": "kernel"},
+        )
+        assert opened.leases.abandoned() == [waiting]
+        lease = opened.leases.get(waiting.id)
+        assert lease is not None
+        assert (lease.host, lease.since, lease.expires_at) == ("node-a", 0.25, 12.25)
+        (process,) = opened.leases.processes(waiting.id)
+        assert (process.pid, process.role) == (40, "driver")
+        (request,) = opened.requests.of(waiting.id)
+        assert (request.kind, request.by) == (model.RequestKind.PAUSE, "ann@node-a")
+        answered, asked = opened.requests.input_requests(open_only=False)
+        assert (answered.answer, answered.default, answered.assignees) == (
+            b"true",
+            b"false",
+            ("ann",),
+        )
+        assert opened.requests.input_requests() == [asked]
+        api, warehouse = opened.limits.all()
+        assert (api.limit.per_seconds, api.holders) == (60, ())
+        (holder,), (waiter,) = warehouse.holders, warehouse.waiters
+        assert (holder.priority, holder.since, waiter.amount) == (5, 0.5625, 3)
+        (entry,) = opened.cache.find(["k1", "k2"]).values()
+        assert (entry.run, entry.result.url) == (TaskRunKey(1, 0), "file:///results/1")
+        assert not opened.cache.claim("k2", "me", seconds=5)
+
+
+def test_what_revision_0004_knows_of_reruns(database_url: str, tmp_path: Path) -> None:
+    migrate(database_url, to="0004")
+    script = (HISTORY / "0004.sql").read_text(encoding="utf-8")
+    execute(database_url, *(_for(database_url, p) for p in script.split(";\n") if p.strip()))
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        assert [run.rerun_of for run in opened.flow_runs()] == ["0197-run", None]
+
+
+def test_what_revision_0005_knows_of_what_was_asked(database_url: str, tmp_path: Path) -> None:
+    migrate(database_url, to="0005")
+    script = (HISTORY / "0005.sql").read_text(encoding="utf-8")
+    execute(database_url, *(_for(database_url, p) for p in script.split(";\n") if p.strip()))
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        again, _ = opened.flow_runs()
+        assert again.rerun_from == ("load-0", "total")
+        crashed, last = opened.attempts(again.id, TaskRunKey(1, 0))
+        assert (crashed.memory, last.memory) == (0, 4096)
+
+
+def test_what_revision_0006_knows_of_the_service(database_url: str, tmp_path: Path) -> None:
+    migrate(database_url, to="0006")
+    script = (HISTORY / "0006.sql").read_text(encoding="utf-8")
+    execute(database_url, *(_for(database_url, p) for p in script.split(";\n") if p.strip()))
+    with Store.open(database_url, log_dir=tmp_path) as opened:
+        (state,) = opened.work.pools()
+        assert (state.pool.concurrency, state.pool.description) == (4, "all that is small")
+        assert state.counts == {model.Stage.WAITING: 1}
+        (worker,) = opened.work.workers()
+        assert (worker.name, worker.pid, worker.runners) == ("left-hand", 44, 2)
+        origin = model.RunOrigin(
+            deployment="nightly",
+            version=1,
+            bundle="b1",
+            pool="default",
+            priority=3,
+            schedule_id="s1",
+            slot=1.5,
+            begins_at=1.5,
+            actor="schedule:main",
+        )
+        order = model.RunOrder(
+            flow_run_id="other",
+            flow="etl",
+            fingerprint="f1",
+            name="other",
+            origin=origin,
+            key=("ann", "k"),
+            digest=b"\x00\xff",
+        )
+        assert opened.work.order([order]) == [("0199-run", False)]
+        (claim,) = opened.work.claim("default", "w1", most=5, seconds=30, claim="c")
+        assert (claim.flow_run.id, claim.work) == ("0199-run", model.Work.RUN)
+        assert (claim.flow_run.origin, claim.numbers.change) == (origin, 2)
+        place = opened.work.dispatch("0199-run")
+        assert place is not None
+        assert (place.refusals, place.message, place.priority) == (1, "no disk", 3)
 
 
 def test_graphs_of_any_size_survive_the_change_to_blocks(database_url: str, tmp_path: Path) -> None:
@@ -247,7 +373,7 @@ def test_graphs_of_any_size_survive_the_change_to_blocks(database_url: str, tmp_
         ]
         assert [node.id for node in opened.graph("small").nodes] == [0, 1]
         later = model.GraphNode(id=1, key="renamed", kind=model.NodeKind.TASK, name="f")
-        record = model.NodeRecord(flow_run_id="small", node=later)
+        record = model.GraphRecord(flow_run_id="small", nodes=(later,))
         assert opened.apply(records.batch(record, flow_run_id="small", seq=0))
         assert [node.key for node in opened.graph("small").nodes] == ["f-0", "renamed"]
 
@@ -261,10 +387,17 @@ def _for(url: str, statement: str) -> str:
 def _set_sequence(url: str) -> list[str]:
     if url.startswith("sqlite"):
         return []
-    return ["SELECT setval(pg_get_serial_sequence('flow_runs', 'number'), 7)"]
+    return ["SELECT setval(pg_get_serial_sequence('flow_runs', 'number'), 8)"]
 
 
-def test_of_several_processes_one_upgrades_and_the_others_wait(database_url: str) -> None:
+@pytest.mark.parametrize("revision", [None, "0004"])
+def test_of_several_processes_one_upgrades_and_the_others_wait(
+    database_url: str, tmp_path: Path, revision: str | None
+) -> None:
+    if revision is not None:
+        migrate(database_url, to=revision)
+        script = (HISTORY / f"{revision}.sql").read_text(encoding="utf-8")
+        execute(database_url, *(_for(database_url, p) for p in script.split(";\n") if p.strip()))
     code = (
         "import sys; from raflow import store\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
@@ -287,10 +420,13 @@ def test_of_several_processes_one_upgrades_and_the_others_wait(database_url: str
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    outcomes = [process.communicate(timeout=60) for process in processes]
+    outcomes = [process.communicate(timeout=200) for process in processes]
     befores = sorted(out.strip() for out, _ in outcomes)
     expected = store.EXPECTED_REVISION
-    assert befores == [expected, expected, "None"], outcomes
+    assert befores == sorted([expected, expected, str(revision)]), outcomes
+    with Store.open(database_url, log_dir=tmp_path, create=False) as opened:
+        known = {StateName.FAILED: 1, StateName.AWAITING_INPUT: 1}
+        assert opened.runs.counts() == ({} if revision is None else known)
 
 
 @pytest.mark.parametrize("create", [True, False])
@@ -306,7 +442,7 @@ def test_a_database_of_a_newer_raflow_is_refused(
 
 def test_a_database_is_used_as_it_is_when_asked(database_url: str, tmp_path: Path) -> None:
     execute(database_url)
-    with pytest.raises(errors.StoreError, match="raflow db upgrade"):
+    with pytest.raises(errors.StoreError, match=r"holds no record yet\. `raflow db upgrade`"):
         Store.open(database_url, log_dir=tmp_path, create=False)
     assert store.current_revision(database_url) is None
     store.upgrade(database_url)

@@ -12,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from raflow import errors
+from raflow import config, errors
 from raflow.store import Store, current_revision, upgrade
 from tests.store import records
+
+
+@pytest.fixture
+def postgres_url(empty_postgres_url: str) -> str:
+    """Here tables are made in databases that have none."""
+    return empty_postgres_url
 
 
 def refusal(url: str, log_dir: Path, *, create: bool = True) -> str:
@@ -58,6 +64,15 @@ def test_what_does_not_exist_is_not_made_unless_asked(sqlite_url: str, tmp_path:
     with pytest.raises(errors.StoreError, match="does not exist"):
         current_revision(sqlite_url)
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("name", ["why?not=this", "50%25 off", "a#b", "white space"])
+def test_a_home_of_any_name(name: str, tmp_path: Path) -> None:
+    settings = config.load(home=tmp_path / name)
+    with Store.open(settings.database, log_dir=settings.logs) as opened:
+        assert opened.is_there()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {path.name for path in (tmp_path / name).iterdir()} == {"raflow.db"}
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

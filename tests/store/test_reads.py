@@ -202,6 +202,18 @@ def test_counts_by_node_and_state(mapped: Store) -> None:
     assert mapped.task_run_counts("unknown") == {}
 
 
+def test_those_that_recovered_are_counted(mapped: Store) -> None:
+    assert mapped.recovered_counts("unknown") == {}
+    before = mapped.recovered_counts(records.RUN)
+    again = [
+        records.task_run(node, item, state_name=StateName.RECOVERED)
+        for node, item in [(0, 1), (0, 3), (1, 0)]
+    ]
+    assert mapped.apply(records.batch(*again, seq=77))
+    after = mapped.recovered_counts(records.RUN)
+    assert after == {0: before.get(0, 0) + 2, 1: before.get(1, 0) + 1}
+
+
 def attempt(key: TaskRunKey, number: int) -> model.Attempt:
     return model.Attempt(
         flow_run_id=records.RUN,
@@ -259,7 +271,7 @@ def edge(source: int, target: int, **more: object) -> model.Edge:
 def test_the_graph_comes_back(store: Store) -> None:
     graph = FlowGraph.of(
         "etl",
-        [records.node(i, kind=kind).node for i, kind in enumerate(model.NodeKind)],
+        [records.node(i, kind=kind).nodes[0] for i, kind in enumerate(model.NodeKind)],
         [
             edge(0, 1, kind=model.EdgeKind.ITEM, parameter="day"),
             edge(0, 2, parameter="left"),
@@ -269,8 +281,8 @@ def test_the_graph_comes_back(store: Store) -> None:
             edge(1, 2, parameter="rest", source_item=4),
         ],
     )
-    nodes = [model.NodeRecord(flow_run_id=records.RUN, node=n) for n in graph.nodes]
-    edges = [model.EdgeRecord(flow_run_id=records.RUN, edge=e) for e in graph.edges]
+    nodes = [model.GraphRecord(flow_run_id=records.RUN, nodes=(n,)) for n in graph.nodes]
+    edges = [model.GraphRecord(flow_run_id=records.RUN, edges=(e,)) for e in graph.edges]
     store.apply(records.batch(records.flow_run(), *nodes[::-1], *edges[::-1]))
     kept = store.graph(records.RUN)
     assert set(kept.edges) == set(graph.edges)

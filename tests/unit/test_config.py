@@ -17,6 +17,7 @@ def test_defaults(raflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.home == raflow_home
     assert settings.database == f"sqlite:///{raflow_home}/raflow.db"
     assert settings.results == str(raflow_home / "results")
+    assert settings.bundles == str(raflow_home / "bundles")
     assert settings.logs == raflow_home / "logs"
     assert (settings.backend, settings.ray_address) == ("ray", "")
     monkeypatch.delenv("RAFLOW_HOME")
@@ -30,6 +31,7 @@ def test_defaults(raflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("RAFLOW_LOG_LEVEL", "DEBUG", "DEBUG"),
         ("RAFLOW_RAY_ADDRESS", "10.0.0.1:6379", "10.0.0.1:6379"),
         ("RAFLOW_CANCEL_GRACE_SECONDS", "2.5", 2.5),
+        ("RAFLOW_REAP", "0", False),
         ("RAFLOW_LOCAL_RESOURCES", '{"GPU": 2}', {"GPU": 2.0}),
         ("RAFLOW_HOME", "~/elsewhere", Path("~/elsewhere").expanduser()),
         ("RAFLOW_HOME", "relative", Path("relative").absolute()),
@@ -64,6 +66,7 @@ def test_database_and_results_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch) 
         ("RAFLOW_BACKEND", "dask"),
         ("RAFLOW_LOG_LEVEL", "loud"),
         ("RAFLOW_CANCEL_GRACE_SECONDS", "soon"),
+        ("RAFLOW_WORKER_START_SECONDS", "0"),
         ("RAFLOW_LOCAL_RESOURCES", "not json"),
         ("RAFLOW_LOCAL_RESOURCES", '{"GPU": "many"}'),
     ],

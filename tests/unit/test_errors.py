@@ -49,7 +49,7 @@ def test_an_error_without_a_message_says_what_its_class_means(cls: type[Any]) ->
 
 def test_interruptions_are_not_caught_with_exceptions() -> None:
     interruptions = [cls for cls in CLASSES if issubclass(cls, errors.Interruption)]
-    assert len(interruptions) == 4
+    assert len(interruptions) == 5
     assert not any(issubclass(cls, Exception) for cls in interruptions)
 
 

@@ -13,9 +13,11 @@ from raflow.execute._alarms import Alarms
 from raflow.execute._attempt import Site
 from raflow.execute._backend import (
     BackendEvent,
+    BatchEnded,
     BatchLost,
     BatchSpec,
     FunctionHandle,
+    Kept,
     Known,
     ListOf,
     Packed,
@@ -26,12 +28,16 @@ from raflow.execute._backend import (
 )
 from raflow.execute._capture import Capture
 from raflow.execute._failure import Pickling
+from raflow.execute._offspring import Offspring, of_thread, started_by
+from raflow.execute._slots import SlotAnswer
+from raflow.execute._substitute import Verdict, substitute
 from raflow.execute._usage import ThreadMeter, here
 from raflow.execute.local._admission import Admission
 from raflow.execute.local._batch import LocalBatch, value_of
 from raflow.execute.local._threads import DaemonThreads
-from raflow.model import Capacity, NodeCapacity, Outcome, shortfall
+from raflow.model import Capacity, NodeCapacity, Outcome, ProcessInfo, shortfall
 
+_THREAD: Final = "raflow-task"
 _PICKLING: Final = Pickling(cloudpickle.dumps, cloudpickle.loads)
 
 
@@ -64,9 +70,14 @@ class LocalBackend:
         self._grace = grace_seconds
         self._lock = threading.Lock()
         self._admission: Admission[LocalBatch] = Admission(self._amounts)
-        self._threads = DaemonThreads("raflow-task")
+        self._threads = DaemonThreads(_THREAD)
         self._alarms = Alarms("raflow-alarms")
         self._sessions: set[LocalSession] = set()
+
+    @property
+    def is_gone(self) -> bool:
+        """Never: it is this process."""
+        return False
 
     def capacity(self) -> Capacity:
         """Return this machine as the only node."""
@@ -83,6 +94,15 @@ class LocalBackend:
         session = LocalSession(self, environment, post)
         self._sessions.add(session)
         return session
+
+    def processes(self) -> tuple[ProcessInfo, ...]:
+        """Return what tasks have started; the tasks themselves are in this process."""
+        threads = [t.native_id for t in threading.enumerate() if t.name == _THREAD and t.native_id]
+        host = self._place.host
+        return tuple(
+            ProcessInfo(host=host, pid=one.pid, started_at=one.started_at, role="child")
+            for one in started_by(threads)
+        )
 
     def close(self) -> None:
         """End all sessions and idle threads."""
@@ -102,6 +122,7 @@ class LocalBackend:
             thaw=lambda entry: entry,
             size=None,
             whole_process=False,
+            offspring=Offspring(of_thread),
         )
 
     def batch(
@@ -200,18 +221,41 @@ class LocalSession:
         else:
             running.cancel()
 
-    def fetch(self, source: ValueRef | Part | Known | ListOf) -> object:
+    def cancel_calls(self, batch: int, positions: Sequence[int], *, force: bool) -> None:
+        """End single calls of a batch; `force` leaves its thread behind."""
+        running = self._batches.get(batch)
+        if running is None:
+            return
+        if self._backend.withdraw(running):
+            self._batches.pop(batch, None)
+            message = "it was cancelled before it started"
+            verdict = Verdict(outcome=Outcome.CANCELLED, message=message)
+            report = substitute(running.spec, dict.fromkeys(positions, verdict))
+            self._post(BatchEnded(report, ()))
+        else:
+            running.cancel_calls(positions, force=force)
+
+    def tell_slots(self, batch: int, claim: int, answer: SlotAnswer) -> None:
+        """Answer a running call that has asked for slots of limits."""
+        running = self._batches.get(batch)
+        if running is not None:
+            running.slots.answered(claim, answer)
+
+    def fetch(self, source: ValueRef | Part | Known | Kept | ListOf) -> object:
         """Return the value that a source stands for."""
-        return value_of(source)
+        return value_of(source, self.site.environment.keeper)
 
     def close(self) -> None:
         """Withdraw what waits and leave behind what runs."""
         if self._closed:
             return
         self._closed = True
-        for running in list(self._batches.values()):
-            if not self._backend.withdraw(running):
-                running.drop()
+        batches = list(self._batches.values())
+        dropped = [one for one in batches if not self._backend.withdraw(one)]
+        for running in dropped:
+            running.drop()
+        for running in dropped:
+            running.wait()
         self._batches.clear()
         self._backend.forget(self)
         self._capture.__exit__(None, None, None)

@@ -19,14 +19,20 @@ from raflow.execute._backend import (
     CallsReturned,
     CallStarted,
     InputSource,
+    ResultKeeper,
+    SlotsAsked,
+    SlotsLeft,
     TaskFunction,
 )
 from raflow.execute._course import Running
 from raflow.execute._failure import message_of
-from raflow.execute._inputs import Inputs
+from raflow.execute._inputs import GoneError, Inputs, unreadable
 from raflow.execute._jobs import jobs_of
 from raflow.execute._loop import BatchLoop
 from raflow.execute._minder import Minder
+from raflow.execute._offspring import FORCE_GRACE_SECONDS, Offspring, of_thread
+from raflow.execute._slots import BatchSlots, ClaimMade
+from raflow.execute._substitute import Verdict, substitute
 from raflow.execute.local._meter import BatchMeter
 from raflow.execute.local._watch import ThreadWatch
 from raflow.model import Outcome
@@ -83,11 +89,16 @@ class LocalBatch:
         self._lock = threading.Lock()
         self._over = False
         self._watch: ThreadWatch | None = None
+        self._offspring = Offspring(of_thread)
+        self.slots = BatchSlots(self)
+        """What its calls hold of limits."""
         self._loop = BatchLoop(
             spec.id,
             jobs_of(spec.calls),
             _ByReference(),
-            site=dataclasses.replace(site, meter=BatchMeter()),
+            site=dataclasses.replace(
+                site, meter=BatchMeter(), offspring=self._offspring, slots=lambda: self.slots
+            ),
             budget=spec.budget,
         )
         self._minder = Minder(
@@ -110,6 +121,47 @@ class LocalBatch:
         if watch is not None:
             watch.fire(errors.TaskInterrupted())
 
+    def cancel_calls(self, positions: Sequence[int], *, force: bool) -> None:
+        """End single calls; `force` leaves the batch's thread behind and hands the others back."""
+        if force:
+            message = "it was cancelled; its thread was left behind"
+            began = {call.position: call.started_at for call in self._loop.running()}
+            verdicts = {
+                position: Verdict(
+                    outcome=Outcome.CANCELLED, message=message, began_at=began.get(position)
+                )
+                for position in positions
+                if position < self._loop.handed
+            }
+            self._drop(lambda: BatchEnded(substitute(self.spec, verdicts, self._place), ()))
+            return
+        self._loop.cancel_calls(positions)
+        self._stop_unwanted()
+
+    def ask(self, made: ClaimMade) -> None:
+        """Ask for slots, for a call; see `SlotLine`."""
+        self._tell_if_alive(SlotsAsked(self.spec.id, made))
+
+    def leave(self, claim: int) -> None:
+        """Give slots back, for a call; see `SlotLine`."""
+        self._tell_if_alive(SlotsLeft(self.spec.id, claim))
+
+    def end_call(self, position: int, error: errors.SlotLostError) -> None:
+        """End a call that has lost its slots; see `SlotLine`."""
+        self._loop.lose_slots(position, error)
+        self._stop_unwanted()
+
+    def _tell_if_alive(self, event: SlotsAsked | SlotsLeft) -> None:
+        with self._lock:
+            if not self._over:
+                self._post(event)
+
+    def _stop_unwanted(self) -> None:
+        with self._lock:
+            watch = self._watch
+        if watch is not None:
+            watch.fire_at(self._loop.unwanted_now)
+
     def drop(self, message: str = "") -> None:
         """Leave the batch's thread behind, whatever it does.
 
@@ -117,11 +169,22 @@ class LocalBatch:
             message: Posted with the end of the batch; empty: nothing is posted.
         """
         running = [call.position for call in self._loop.running()]
+        lost = BatchLost(self.spec.id, Outcome.CANCELLED, message, running)
+        self._drop(lambda: lost if message else None)
+
+    def wait(self) -> None:
+        """Wait until what its calls have started has ended, as far as that was begun; bounded."""
+        self._offspring.wait()
+
+    def _drop(self, end: Callable[[], BackendEvent | None]) -> None:
+        first = self._is_first_end()
         self.cancel()
-        if self._is_first_end():
+        if first:
+            self._loop.end_offspring(FORCE_GRACE_SECONDS)
             self._ended(self)
-            if message:
-                self._post(BatchLost(self.spec.id, Outcome.CANCELLED, message, running))
+            event = end()
+            if event is not None:
+                self._post(event)
 
     def _go_on(self) -> None:
         watch = ThreadWatch(self._alarms, grace=self._grace, ignored=self._leave_behind)
@@ -132,6 +195,7 @@ class LocalBatch:
             if not self._loop.run(watch):
                 return
             self._minder.stop()
+            self._offspring.wait()
             left = self._loop.end()
             end = BatchEnded(left.report, (Values(left.values),))
         except BaseException as error:
@@ -186,9 +250,17 @@ class _ByReference:
         return handle.entries
 
 
-def value_of(source: InputSource) -> object:
-    """Return a value of this process."""
-    return Inputs(_ByReference(), lambda entry: entry, _nothing).value(source)
+def value_of(source: InputSource, keeper: ResultKeeper) -> object:
+    """Return a value of this process, or one that was kept.
+
+    Raises:
+        BackendError: A kept one cannot be read.
+    """
+    inputs = Inputs(_ByReference(), lambda entry: entry, _nothing, keeper.read)
+    try:
+        return inputs.value(source)
+    except GoneError as error:
+        raise unreadable(error) from error
 
 
 def _nothing(position: int) -> object:

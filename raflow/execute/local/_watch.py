@@ -34,6 +34,7 @@ class ThreadWatch:
         """
         self.armed = False
         self.fired: errors.Interruption | None = None
+        self.aimed: int | None = None
         self._alarms = alarms
         self._grace = grace
         self._ignored = ignored
@@ -42,6 +43,7 @@ class ThreadWatch:
         self._set: list[Alarm] = []
         self._limit: object = None
         self._may_stop: Callable[[], bool] | None = None
+        self._unwanted: Callable[[], int | None] = lambda: None
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def enter(self) -> None:
@@ -69,6 +71,21 @@ class ThreadWatch:
             except errors.Interruption:
                 continue
             return
+
+    def check(self, position: int) -> None:
+        """Raise what was fired, if it was meant for this call."""
+        with self._lock:
+            if self.aimed is not None and self.aimed != position:
+                self._forget()
+            fired = self.fired
+        if fired is not None:
+            raise fired
+
+    def forget(self) -> None:
+        """Forget what was fired at a single call."""
+        if self.aimed is not None:
+            with self._lock:
+                self._forget()
 
     def limit(
         self, seconds: float | None, position: int, may_stop: Callable[[], bool] | None = None
@@ -102,6 +119,30 @@ class ThreadWatch:
         with self._lock:
             self._fire(reason)
 
+    def fire_at(self, unwanted: Callable[[], int | None]) -> None:
+        """Ask a single call to stop. Called on any other thread.
+
+        Args:
+            unwanted: The call whose code is executed now, if it is to stop.
+        """
+        with self._lock:
+            self._unwanted = unwanted
+            if self.fired is None:
+                self._aim()
+
+    def _aim(self) -> None:
+        # First fire, then look again whether it is still the same call: the thread does not wait.
+        while (position := self._unwanted()) is not None:
+            self.fired, self.aimed = errors.TaskInterrupted(), position
+            if not self.armed or self._unwanted() == position:
+                self._strike(self.fired)
+                return
+            self._forget()
+
+    def _forget(self) -> None:
+        if self.aimed is not None:
+            self.fired = self.aimed = None
+
     def _reached(self, limit: object) -> None:
         with self._lock:
             if self._limit is limit:
@@ -109,6 +150,8 @@ class ThreadWatch:
 
     def _fire(self, reason: errors.Interruption) -> None:
         if self.fired is not None:
+            if isinstance(reason, errors.TaskInterrupted):
+                self.aimed = None
             return
         self.fired = reason
         if self._task is not None and isinstance(reason, errors.TaskInterrupted):
@@ -135,7 +178,8 @@ class ThreadWatch:
             # A task that is being cancelled already needs no more than time.
             cancelling = self._task is not None and self._task[1].cancelling()
             limit = isinstance(reason, errors.TimeLimitReached)
-            if self.fired is reason and (limit or not cancelling):
+            missed = self.aimed is not None and self.aimed != self._unwanted()
+            if self.fired is reason and not missed and (limit or not cancelling):
                 self._strike(reason)
 
     def _clear_limit(self) -> None:

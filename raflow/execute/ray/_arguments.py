@@ -9,6 +9,7 @@ from typing import Any, Final
 import ray
 
 from raflow import define, errors
+from raflow._util import maker
 from raflow.execute._backend import Packed
 from raflow.execute._failure import message_of
 from raflow.execute.ray._payload import INLINE_BYTES, freeze, freeze_copy
@@ -20,6 +21,7 @@ _TEXT: Final = frozenset({str, bytes})
 _SMALL: Final = 1024
 """Texts up to this length travel as they are."""
 _COLUMN_TYPES: Final = PLAIN_TYPES | {bytes, define.Hole}
+_packed: Final = maker(Packed)
 
 
 def pack_arguments(
@@ -44,7 +46,7 @@ def pack_arguments(
         if kind not in _FIXED and (kind not in _TEXT or len(value) > _SMALL):
             break
     else:
-        return Packed(arguments)
+        return _packed((arguments,))
     try:
         frozen = freeze_copy(dict(arguments))
     except errors.RaflowError:

@@ -9,8 +9,10 @@ import logging
 import os
 import secrets
 import select
+import signal
 import socket
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +20,18 @@ from typing import Any, Final, NamedTuple
 
 import ray
 from ray import _raylet
-from ray._private import node, parameter, utils, worker
+from ray._private import node, parameter, services, utils, worker
 
 from raflow import errors
+from raflow.execute._processes import processes, with_descendants
+from raflow.execute.ray._sockets import VARIABLES
+from raflow.model import ProcessInfo
 
 # Private to Ray, and without types.
 _native: Any = _raylet
 _node: Any = node
 _parameter: Any = parameter
+_services: Any = services
 _utils: Any = utils
 _worker: Any = worker
 
@@ -45,7 +51,7 @@ arrays would fill it, and fresh memory is slow."""
 _log = logging.getLogger(__name__)
 
 
-class Raylet:
+class RayProcess:
     """The process of Ray's that runs a node, watched from outside.
 
     Ray itself ends a driver, without a word, that speaks to its raylet after that has died.
@@ -68,6 +74,29 @@ class Raylet:
         return not poll.poll(0)
 
 
+class Gcs(NamedTuple):
+    """The control service of a Ray."""
+
+    address: str
+    """`host:port`."""
+    process: RayProcess | None
+    """Its process, if that is on this machine and was started here."""
+
+
+class Token(NamedTuple):
+    """What every worker process of a local Ray reads when it starts."""
+
+    path: Path
+    text: str
+
+    def keep(self) -> None:
+        """Put the file back if somebody has removed it: Ray could start no process any more."""
+        with contextlib.suppress(OSError):  # also of looking, where the folder may not be read
+            if not self.path.exists() and self.path.parent.parent.exists():
+                _write_token(self.path, self.text)
+                _log.warning("The token of Ray was removed from %s; it is there again", self.path)
+
+
 class Link(NamedTuple):
     """This process's connection with Ray."""
 
@@ -79,8 +108,12 @@ class Link(NamedTuple):
     """Whether worker processes find the files that this process has."""
     host: str
     """The address under which Ray's worker processes reach this one."""
-    raylet: Raylet | None
+    raylet: RayProcess | None
     """The raylet on this machine, if it could be found."""
+    gcs: Gcs | None = None
+    """The control service; None if its address is not known."""
+    token: Token | None = None
+    """Of a Ray that was started here."""
 
 
 def connect(address: str | None, *, home: Path, num_cpus: int | None) -> Link:
@@ -104,8 +137,9 @@ def connect(address: str | None, *, home: Path, num_cpus: int | None) -> Link:
         return _link(owned=True, local=False)
     if not wanted and num_cpus is None and _joined_the_one_here():
         return _link(owned=True, local=False)
-    _start(home, num_cpus)
-    return _link(owned=True, local=True)
+    token = _private_token(home)
+    _start(token.path, num_cpus)
+    return _link(owned=True, local=True)._replace(token=token)
 
 
 def _joined_the_one_here() -> bool:
@@ -141,8 +175,17 @@ def _join(address: str) -> None:
         _check_reachable(address)
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         _set_authentication({"RAY_AUTH_MODE": "token"})
+    for name, milliseconds in VARIABLES.items():
+        os.environ.setdefault(name, milliseconds)
     try:
+        _check_token(address)
         _init(address=address)
+    except ray.exceptions.AuthenticationError as error:
+        raise errors.BackendError(
+            f"Ray at {address!r} does not accept {_token_words()}. Set RAY_AUTH_TOKEN to the token "
+            "of the cluster, or RAY_AUTH_TOKEN_PATH to a file that holds it, as on its head node.",
+            address=address,
+        ) from error
     except Exception as error:
         raise errors.BackendError(
             f"Ray at {address!r} cannot be joined: {error} Check that the cluster runs, that its "
@@ -150,6 +193,23 @@ def _join(address: str) -> None:
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH holds its token.",
             address=address,
         ) from error
+
+
+def _check_token(address: str) -> None:
+    """Ask the cluster one thing: with a wrong token `ray.init` would try for twenty seconds."""
+    found = _services.canonicalize_bootstrap_address(address)
+    if found is not None:
+        _native.GcsClient(address=found)
+
+
+def _token_words() -> str:
+    """Say which token Ray takes in this process; it looks in this order."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return "connections without a token, and this process has none"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "the token in RAY_AUTH_TOKEN"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    return f"the token in {path!r}"
 
 
 def _check_reachable(address: str) -> None:
@@ -166,10 +226,8 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _start(home: Path, num_cpus: int | None) -> None:
-    _set_authentication(
-        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_private_token(home))}
-    )
+def _start(token: Path, num_cpus: int | None) -> None:
+    _set_authentication({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         with _only_what_is_needed():
@@ -206,14 +264,27 @@ def _only_what_is_needed() -> Iterator[None]:
 def _init(**options: Any) -> None:
     # An async flow starts Ray beside its event loop, where Ray misses a handler we do not need.
     logging.getLogger("ray._private.worker").addFilter(_is_of_interest)
-    ray.init(
-        namespace=NAMESPACE,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        **options,
-    )
+    with _own_sigterm():
+        ray.init(
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **options,
+        )
     # Ray prints what its raylet says about crashed workers; a run reports that itself.
     _worker.print_to_stdstream = _log_instead
+    if sys.excepthook is _worker.custom_excepthook:
+        # It tells the control service, and waits for that for a minute if it is dead.
+        sys.excepthook = _worker.normal_excepthook
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Let the program keep what it does on SIGTERM: Ray puts a `sys.exit` in its place."""
+    own = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(own) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
@@ -238,20 +309,24 @@ def _has_token() -> bool:
     return bool(_native.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
 
 
-def _private_token(home: Path) -> Path:
+def _private_token(home: Path) -> Token:
     path = home / "ray" / "token"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileExistsError):
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "w") as stream:
-                stream.write(secrets.token_hex(32))
+            _write_token(path, secrets.token_hex(32))
+        return Token(path, path.read_text())
     except OSError as error:
         raise errors.BackendError(
             f"The token of the local Ray cannot be written to {str(path)!r}: {error}. Point "
             "RAFLOW_HOME at a directory that is writable.",
         ) from error
-    return path
+
+
+def _write_token(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "w") as stream:
+        stream.write(text)
 
 
 def _link(*, owned: bool, local: bool) -> Link:
@@ -259,8 +334,50 @@ def _link(*, owned: bool, local: bool) -> Link:
     host = "127.0.0.1" if local else ray.util.get_node_ip_address()
     # Who called ray.init on one machine, as in a notebook, has workers beside the driver.
     alone = not owned and len(ray.nodes()) == 1
-    raylet = _find_raylet(f"--raylet_socket_name={here.raylet_socket_name}")
-    return Link(owned, local, local or alone, host, None if raylet is None else Raylet(raylet))
+    found = _find_raylet(f"--raylet_socket_name={here.raylet_socket_name}")
+    raylet = None if found is None else RayProcess(found)
+    return Link(owned, local, local or alone, host, raylet, _gcs(here, local=local))
+
+
+def _gcs(here: Any, *, local: bool) -> Gcs | None:
+    address = str(getattr(here, "gcs_address", None) or "")
+    if not address:
+        return None
+    started = here.all_processes.get("gcs_server") if local else None
+    with contextlib.suppress(OSError):
+        return Gcs(address, RayProcess(started[0].process.pid) if started else None)
+    return Gcs(address, None)
+
+
+def gcs_is_reachable(gcs: Gcs, seconds: float) -> bool:
+    """Tell whether a control service answers within some seconds."""
+    host, _, port = gcs.address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def started_processes(link: Link) -> tuple[ProcessInfo, ...]:
+    """Return the processes of a Ray that was started here; none of one that was joined."""
+    if not link.local or not ray.is_initialized():
+        return ()
+    roles: dict[int, str] = {}
+    for role, started in _worker.global_worker.node.all_processes.items():
+        roles.update(dict.fromkeys((info.process.pid for info in started), role))
+    everything = list(processes())
+    roots = [one for one in everything if one.pid in roles]
+    host = socket.gethostname()
+    return tuple(
+        ProcessInfo(
+            host=host,
+            pid=one.pid,
+            started_at=one.started_at,
+            role=roles.get(one.pid, "ray worker"),
+        )
+        for one in with_descendants(roots, everything)
+    )
 
 
 def _find_raylet(option: str) -> int | None:
@@ -280,8 +397,14 @@ def probe(link: Link) -> str | None:
         return "Ray was shut down in this process"
     if link.raylet is not None and not link.raylet.is_alive():
         return (
-            f"the raylet of this machine (process {link.raylet.pid}) died; everything that ran on "
-            "it, and every value it held, is lost"
+            f"the raylet of this machine (process {link.raylet.pid} on {socket.gethostname()}) "
+            "died; everything that ran on it, and every value it held, is lost"
+        )
+    control = link.gcs.process if link.gcs is not None else None
+    if control is not None and not control.is_alive():
+        return (
+            f"the control service of Ray (GCS, process {control.pid} on {socket.gethostname()}) "
+            "died; without it Ray starts nothing, and ends this process after a minute"
         )
     return None
 
@@ -290,3 +413,12 @@ def disconnect(link: Link) -> None:
     """Close what was opened here."""
     if link.owned:
         ray.shutdown()
+
+
+def leave(link: Link) -> None:
+    """Close what was opened here, when Ray is dead."""
+    here = _worker.global_worker.node
+    if link.local and here is not None:
+        # Without a control service Ray waits for what runs, as long as there are workers.
+        here.kill_all_processes(check_alive=False, allow_graceful=False)
+    disconnect(link)

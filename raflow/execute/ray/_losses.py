@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ray import exceptions
 
 from raflow.execute._failure import MACHINERY
-from raflow.model import Outcome
+from raflow.model import Cause, Outcome
 
 
 class Loss(NamedTuple):
@@ -16,6 +16,11 @@ class Loss(NamedTuple):
 
     outcome: Outcome
     message: str
+    detail: str = ""
+    """All that Ray says."""
+    cause: Cause | None = None
+    lost: str = ""
+    """Id of the object of Ray's that is gone, if that is the reason."""
 
 
 class RayIsGone(Exception):
@@ -26,14 +31,18 @@ _CRASHED: Final = (
     "its worker process died while it ran: the code ended the process, crashed in a library, or "
     "was killed from outside"
 )
+MORE_MEMORY: Final = (
+    "Give the task a `memory` hint, so that fewer run side by side, or let it use less"
+)
 _OUT_OF_MEMORY: Final = (
-    "Ray killed its worker process because the node ran out of memory. Give the task a `memory` "
-    "hint, so that fewer run side by side, or let it use less"
+    f"Ray killed its worker process because the node ran out of memory. {MORE_MEMORY}"
 )
 _NODE_DIED: Final = "the node it ran on died"
 _VALUE_LOST: Final = "a value it needed, or its report, was lost with the node that held it"
 _CANCELLED: Final = "it was cancelled"
 _ENVIRONMENT: Final = "its runtime_env could not be set up"
+RUNTIME_ENV: Final = "runtime_env"
+"""Kind of the cause."""
 _UNSCHEDULABLE: Final = "Ray can never place it where its scheduling strategy wants it"
 
 _KINDS: Final[tuple[tuple[type[BaseException], Outcome, str], ...]] = (
@@ -67,14 +76,22 @@ def classify(error: BaseException) -> Loss:
     for seen in (cause, error):
         for kind, outcome, message in _KINDS:
             if isinstance(seen, kind):
-                detail = _first_line(seen)
+                set_up = kind is exceptions.RuntimeEnvSetupError
+                detail = _last_line(seen) if set_up else _first_line(seen)
                 shown = f" ({detail})" if detail and outcome is not Outcome.CANCELLED else ""
-                return Loss(outcome, f"{message}{shown}")
+                cause = Cause(kind="node lost") if outcome is Outcome.LOST else None
+                cause = Cause(kind=RUNTIME_ENV) if set_up else cause
+                lost = getattr(seen, "object_ref_hex", "") if outcome is Outcome.LOST else ""
+                return Loss(outcome, f"{message}{shown}", str(seen), cause, lost)
     return Loss(Outcome.FAILED, f"Ray could not run it: {str(error).strip() or repr(error)}")
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().rpartition("\n")[2]
 
 
 def timed_out(last_words: str) -> Loss:

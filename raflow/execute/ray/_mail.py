@@ -1,8 +1,9 @@
 """The line between a run's driver and its worker processes: how both ends open it, and messages.
 
 After the handshake of `multiprocessing.connection`, which proves that both ends know the run's key,
-each message is one line of JSON. Nothing is ever unpickled. A process that hangs in C is ended by a
-timer of the C library, which then writes where it hung as plain text: the last words.
+each message is one line of JSON. Batches and reports follow theirs as pickled bytes, as Ray itself
+would carry them. A process that hangs in C is ended by a timer of the C library, which then writes
+where it hung as plain text: the last words.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MARK: Final = "raflow_batch_{session}_{batch}"
 
 _MARKED: Final = re.compile(r" in raflow_batch_(\d+)_(\d+)$", re.MULTILINE)
 _MAX_BUFFERED: Final = 1 << 20
+MAX_PAYLOAD: Final = 1 << 14
+"""Bytes that a message may carry; what is larger is left to Ray."""
 
 
 class Postbox(NamedTuple):
@@ -41,17 +44,32 @@ class Line:
         self._sock = sock
         self._sending = threading.Lock()
         self._received = bytearray()
+        self._head: dict[str, object] | None = None
+        """A message whose payload is still on its way."""
 
     def fileno(self) -> int:
         """Return the file descriptor, for selectors and last words."""
         return self._sock.fileno()
 
-    def send(self, message: dict[str, object]) -> bool:
-        """Send a message; False if the other end is gone."""
+    def send(self, message: dict[str, object], payload: bytes | None = None) -> bool:
+        """Send a message; False if the other end is gone.
+
+        Args:
+            message: What JSON can hold.
+            payload: Bytes that come with it; the other end finds them as `payload`.
+        """
+        if payload is not None:
+            message = {**message, "size": len(payload)}
+        data = orjson.dumps(message) + b"\n" + (payload or b"")
         try:
             with self._sending:
-                self._sock.sendall(orjson.dumps(message) + b"\n")
-        except OSError:
+                self._sock.sendall(data)
+        except BaseException as error:
+            # What follows half a message would be taken for the other half.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            if not isinstance(error, OSError):
+                raise
             return False
         return True
 
@@ -65,10 +83,29 @@ class Line:
             return None
         self._received += data
         messages = []
-        while self._received.startswith(b"{") and (end := self._received.find(b"\n")) >= 0:
-            messages.append(orjson.loads(bytes(self._received[:end])))
-            del self._received[: end + 1]
+        while (message := self._complete()) is not None:
+            messages.append(message)
         return messages
+
+    def _complete(self) -> dict[str, object] | None:
+        """Take the next message out of what was received, if all of it is there."""
+        received = self._received
+        if self._head is None:
+            end = received.find(b"\n") if received.startswith(b"{") else -1
+            if end < 0:
+                return None
+            self._head = orjson.loads(bytes(received[:end]))
+            del received[: end + 1]
+        message = self._head
+        size = message.get("size", 0)
+        assert isinstance(size, int)
+        if len(received) < size:
+            return None
+        if size:
+            message["payload"] = bytes(received[:size])
+            del received[:size]
+        self._head = None
+        return message
 
     def last_words(self) -> tuple[tuple[int, int], str] | None:
         """Return whose last words were received, as `(session, batch)`, and what they are."""

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import ray
 
-from raflow.execute.ray._process import run_batch
+import raflow
+from raflow.execute.ray._entrance import entrance
 from raflow.model import Resources
 
 # Ray would run each GPU task in a new process (max_calls=1): for trusted code that only costs. All
@@ -18,7 +19,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "max_calls": 0,
     "enable_task_events": False,
 }
-_REMOTE: Final[Any] = ray.remote(**_OPTIONS)(run_batch)
+_REMOTE: Final[Any] = ray.remote(**_OPTIONS)(entrance(raflow.__version__))
 
 
 class RemoteFunctions:

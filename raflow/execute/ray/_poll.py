@@ -1,4 +1,4 @@
-"""Waits for all batches in flight, on one thread.
+"""Waits for all Ray tasks in flight, on one thread.
 
 Ray can also call back when an object is ready, but on the thread that handles all of the driver's
 messages: with the interpreter's lock contended that is eight times as slow as asking now and then.
@@ -11,13 +11,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
 
-from raflow.execute._backend import BatchSpec
 from raflow.execute.ray._losses import RayIsGone
+from raflow.execute.ray._tenures import Tenure
 
 _FEW: Final = 64
 """Up to so many batches the first to end is awaited; with more, asking at intervals is cheaper."""
@@ -32,58 +31,53 @@ _PROBE_SECONDS: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class InFlight:
-    """A batch that Ray has."""
-
-    session: int
-    spec: BatchSpec
-    report: Any
-    """ObjectRef of the report."""
-    values: tuple[Any, ...]
-    """ObjectRefs of the list of values, and of those that may be objects of their own."""
-    cancelling: bool = False
-
-
 class Poll:
-    """Tells of each batch's end exactly once, unless it is dropped before."""
+    """Tells of the end of each Ray task exactly once, unless it is dropped before."""
 
     def __init__(
         self,
         *,
-        ended: Callable[[InFlight, bytes], None],
-        failed: Callable[[InFlight, BaseException], None],
+        ended: Callable[[Tenure, bytes], None],
+        failed: Callable[[Tenure, BaseException], None],
         probe: Callable[[], str | None],
+        tend: Callable[[], None],
     ) -> None:
         """Begin to wait.
 
         Args:
-            ended: Told of a batch with its report.
-            failed: Told of a batch for which Ray has an error.
+            ended: Told of a Ray task with the report of its last batch.
+            failed: Told of one for which Ray has an error.
             probe: Says why Ray is gone, or None while it lives.
+            tend: Called every half second as long as one is in flight.
         """
         self._ended = ended
         self._failed = failed
         self._probe = probe
-        self._flights: dict[Any, InFlight] = {}
+        self._tend = tend
+        self._tenures: dict[Any, Tenure] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._wait = _SHORTEST_WAIT
         self._thread = threading.Thread(target=self._run, name="raflow-poll", daemon=True)
         self._thread.start()
 
-    def add(self, flight: InFlight) -> None:
-        """Wait for a batch as well."""
+    def add(self, tenure: Tenure) -> None:
+        """Wait for a Ray task as well."""
         with self._changed:
-            self._flights[flight.report] = flight
+            self._tenures[tenure.report] = tenure
             self._wait = _SHORTEST_WAIT
-            if len(self._flights) == 1:
+            if len(self._tenures) == 1:
                 self._changed.notify()
 
-    def drop(self, flight: InFlight) -> None:
+    def drop(self, tenure: Tenure) -> None:
         """Wait for it no more."""
         with self._changed:
-            self._flights.pop(flight.report, None)
+            self._tenures.pop(tenure.report, None)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is in flight."""
+        return bool(self._tenures)
 
     def close(self) -> None:
         """Stop waiting."""
@@ -102,6 +96,7 @@ class Poll:
                     if gone is not None:
                         self._fail_all(RayIsGone(gone))
                         continue
+                    self._tend()
                 wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
                 self._take(_ready(reports, wait))
             except Exception:
@@ -112,9 +107,9 @@ class Poll:
     def _in_flight(self) -> list[Any] | None:
         """Wait until there is something to wait for; None once closed."""
         with self._changed:
-            while not self._flights and not self._closed:
+            while not self._tenures and not self._closed:
                 self._changed.wait()
-            return None if self._closed else list(self._flights)
+            return None if self._closed else list(self._tenures)
 
     def _take(self, ready: list[Any]) -> None:
         try:
@@ -125,36 +120,36 @@ class Poll:
                 self._take_one(ref)
             return
         for ref, report in zip(ready, reports, strict=True):
-            flight = self._pop(ref)
-            if flight is not None:
-                self._ended(flight, report)
+            tenure = self._pop(ref)
+            if tenure is not None:
+                self._ended(tenure, report)
 
     def _take_one(self, ref: Any) -> None:
         try:
             report = ray.get(ref)
         except Exception as error:
-            flight = self._pop(ref)
-            if flight is not None:
+            tenure = self._pop(ref)
+            if tenure is not None:
                 # Ray complains on the terminal about errors that nobody has looked at.
-                for value in flight.values:
+                for value in tenure.values:
                     with contextlib.suppress(Exception):
                         ray.get(value, timeout=0)
-                self._failed(flight, error)
+                self._failed(tenure, error)
         else:
-            flight = self._pop(ref)
-            if flight is not None:
-                self._ended(flight, report)
+            tenure = self._pop(ref)
+            if tenure is not None:
+                self._ended(tenure, report)
 
     def _fail_all(self, error: Exception) -> None:
         with self._changed:
-            flights = list(self._flights.values())
-            self._flights.clear()
-        for flight in flights:
-            self._failed(flight, error)
+            tenures = list(self._tenures.values())
+            self._tenures.clear()
+        for tenure in tenures:
+            self._failed(tenure, error)
 
-    def _pop(self, ref: Any) -> InFlight | None:
+    def _pop(self, ref: Any) -> Tenure | None:
         with self._changed:
-            return self._flights.pop(ref, None)
+            return self._tenures.pop(ref, None)
 
 
 def _ready(reports: list[Any], wait: float) -> list[Any]:

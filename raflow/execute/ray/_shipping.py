@@ -16,6 +16,10 @@ _INSTALLED: Final = tuple(
     for key in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 
+_never_sent: Final[set[str]] = set()
+"""Names of loaded modules that are raflow's own, installed, or in no file. Looking at all modules
+again takes a flow run some milliseconds."""
+
 
 class Shipping:
     """Has modules sent by value that worker processes cannot import.
@@ -38,23 +42,33 @@ class Shipping:
 
     def prepare(self, module: str) -> None:
         """Decide about a module, and about the user's modules that are loaded."""
-        for name, loaded in list(sys.modules.items()):
-            if name not in self._seen:
+        # A list of its items is not made at once: objects that are collected meanwhile let another
+        # thread run, which may import something.
+        for name, loaded in sys.modules.copy().items():
+            if name not in _never_sent and name not in self._seen:
                 self._seen.add(name)
-                if self._must_travel(name, loaded, named=name == module):
+                file = _own_file(name, loaded)
+                if file is None:
+                    _never_sent.add(name)
+                elif self._must_travel(name, file, named=name == module):
                     ray_pickle.register_pickle_by_value(loaded)
 
-    def _must_travel(self, name: str, module: ModuleType, *, named: bool) -> bool:
-        file = getattr(module, "__file__", None)
-        # cloudpickle sends __main__ by value anyway; raflow is installed wherever its workers are.
-        if name.partition(".")[0] in {"__main__", "raflow"} or not isinstance(file, str):
-            return False
-        if file.startswith(_INSTALLED):
-            return False
-        file = _real(file)
-        if file.startswith(_INSTALLED) or not (named or file.startswith(self._roots)):
+    def _must_travel(self, name: str, file: str, *, named: bool) -> bool:
+        if not (named or file.startswith(self._roots)):
             return False
         return not (self._same_machine and _found_at(name) == file)
+
+
+def _own_file(name: str, module: ModuleType) -> str | None:
+    """Return the file of a module that may have to be sent; None for all others."""
+    file = getattr(module, "__file__", None)
+    # cloudpickle sends __main__ by value anyway; raflow is installed wherever its workers are.
+    if name.partition(".")[0] in {"__main__", "raflow"} or not isinstance(file, str):
+        return None
+    if file.startswith(_INSTALLED):
+        return None
+    file = _real(file)
+    return None if file.startswith(_INSTALLED) else file
 
 
 @functools.lru_cache(maxsize=4096)

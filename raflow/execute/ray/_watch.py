@@ -23,6 +23,8 @@ _INSIST_SECONDS: Final = 0.3
 _ASK_AGAIN_SECONDS: Final = 0.05
 _AGAIN_SECONDS: Final = 0.02
 """Linux may give a signal to any thread, and Python may not notice before the next one."""
+_INSIST_TIMES: Final = 10
+"""Twice as long between any two of them as before: 20 seconds in all, more than most graces."""
 _HARD_SLACK_SECONDS: Final = 0.5
 """How much later than it must the process is ended: its timer is set once for many short calls."""
 
@@ -40,6 +42,7 @@ class SignalWatch:
         grace: float,
         last_words: Callable[[], int | None],
         is_meant: Callable[[], bool],
+        unwanted: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Prepare it.
 
@@ -47,12 +50,15 @@ class SignalWatch:
             grace: Seconds after a time limit before the process is ended.
             last_words: Returns where the process writes why it ends: a file descriptor.
             is_meant: Whether the cancel that has just come is for this batch.
+            unwanted: The call whose code is executed now, if it alone was cancelled.
         """
         self.armed = False
         self.fired: errors.Interruption | None = None
+        self.aimed: int | None = None
         self._grace = grace
         self._last_words = last_words
         self._is_meant = is_meant
+        self._unwanted = unwanted
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._wanted: errors.Interruption | None = None
         self._limit_at: float | None = None
@@ -71,6 +77,18 @@ class SignalWatch:
 
     def settle(self) -> None:
         """Nothing is on its way: signals are handled where they arrive."""
+
+    def check(self, position: int) -> None:
+        """Raise what was fired, if it was meant for this call."""
+        if self.aimed is not None and self.aimed != position:
+            self.forget()
+        if self.fired is not None:
+            raise self.fired
+
+    def forget(self) -> None:
+        """Forget what was fired at a single call."""
+        if self.aimed is not None:
+            self.fired = self.aimed = None
 
     def limit(
         self, seconds: float | None, position: int, may_stop: Callable[[], bool] | None = None
@@ -106,8 +124,21 @@ class SignalWatch:
             self._look_at_limit()
         elif number == signal.SIGINT or self._is_meant():
             self._wanted = self._wanted or errors.TaskInterrupted()
+            self.aimed = None
         if self._wanted is not None:
             self._stop(self._wanted, frame)
+        elif self.fired is None:
+            self._stop_one(self._unwanted(), frame)
+
+    def _stop_one(self, position: int | None, frame: FrameType | None) -> None:
+        if position is None:
+            return
+        if self.armed and is_importing(frame):
+            _ring(PUT_OFF_SECONDS)
+            return
+        self.fired, self.aimed = errors.TaskInterrupted(), position
+        if self.armed:
+            raise self.fired
 
     def _look_at_limit(self) -> None:
         left = 0.0 if self._limit_at is None else self._limit_at - time.monotonic()
@@ -164,6 +195,8 @@ def _ring(seconds: float, *, again: float = _AGAIN_SECONDS) -> None:
 
 class _Active:
     watch: SignalWatch | None = None
+    heard = 0
+    """How many soft cancels have reached Python."""
 
 
 def install() -> None:
@@ -178,12 +211,32 @@ def install() -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGUSR2:
+        _Active.heard += 1
     if _Active.watch is not None:
         _Active.watch.on_signal(number, frame)
 
 
 def interrupt_main_thread() -> None:
-    """Deliver a soft cancel to the watch on the main thread."""
+    """Deliver a soft cancel to the watch on the main thread; from any other thread."""
+    heard = _Active.heard
+    _signal_main_thread()
+    insist = threading.Thread(target=_insist, args=(heard,), name="raflow-insist", daemon=True)
+    insist.start()
+
+
+def _insist(heard: int) -> None:
+    """Repeat a soft cancel that came after Python had last looked, and before it began to wait."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for attempt in range(_INSIST_TIMES):
+        time.sleep(_AGAIN_SECONDS * 2**attempt)
+        is_ours = signal.getsignal(signal.SIGUSR2) is _on_signal
+        if _Active.heard != heard or _Active.watch is None or not is_ours:
+            return
+        _signal_main_thread()
+
+
+def _signal_main_thread() -> None:
     main = threading.main_thread().ident
     assert main is not None
     signal.pthread_kill(main, signal.SIGUSR2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from raflow.execute._backend import (
@@ -14,6 +14,7 @@ from raflow.execute._backend import (
     FunctionHandle,
     InBatch,
     InputSource,
+    Kept,
     Known,
     ListOf,
     Part,
@@ -47,6 +48,29 @@ _AS_THEY_ARE: Final = frozenset({dict, bytes})
 _NO_COLUMNS: Final[tuple[object, ...]] = ((), (), (), (), {})
 
 
+POOL: Final = -1
+"""Stands where else the place of a lifted object stands: the pool of the batch."""
+
+
+class Mailed:
+    """The values of a batch that came by mail: a handle, as an ObjectRef of such a list is."""
+
+    __slots__ = ("_data", "_entries")
+
+    def __init__(self, data: bytes) -> None:
+        """Take a pickled list of entries; most of them nobody ever looks at."""
+        self._data = data
+        self._entries: list[object] | None = None
+
+    @property
+    def entries(self) -> list[object]:
+        """The entries, by position."""
+        if self._entries is None:
+            self._entries = loads(self._data)
+            self._data = b""
+        return self._entries
+
+
 class WireBatch(NamedTuple):
     """A batch, as its process gets it."""
 
@@ -56,11 +80,14 @@ class WireBatch(NamedTuple):
     environment: Carried
     functions: Mapping[str, Carried]
     jobs: tuple[Job, ...]
-    """`function` is its key, handles are places of lifted objects, `Known.value` is an entry."""
+    """`function` is its key, handles are places of lifted objects or `POOL`, `Known.value` is an
+    entry."""
     budget: float
     own_values: int
     has_shelf: bool
     """Whether the last of the lifted objects is a list of ObjectRefs, which Ray leaves alone."""
+    pool: Sequence[object]
+    """Entries of values that came by mail."""
 
 
 def read_batch(head: bytes) -> WireBatch:
@@ -73,10 +100,7 @@ def read_batch(head: bytes) -> WireBatch:
         job if isinstance(job, Items) else Singles(job[0], job[1], singles, job[2], job[3])
         for job in jobs
     )
-    budget, own_values, has_shelf = rest
-    return WireBatch(
-        session, batch, key, environment, functions, made, budget, own_values, has_shelf
-    )
+    return WireBatch(session, batch, key, environment, functions, made, *rest)
 
 
 class Packer:
@@ -86,10 +110,12 @@ class Packer:
         self._lifted: dict[Any, int] = {}
         self._shelf: dict[Any, int] = {}
         self._functions: dict[str, Carried] = {}
+        self._pool: list[object] = []
+        self._pooled: dict[tuple[Mailed, int], int] = {}
 
     def pack(
         self, session: int, batch: BatchSpec, environment: tuple[str, object]
-    ) -> tuple[object, ...]:
+    ) -> tuple[bytes, *tuple[object, ...]]:
         """Return the arguments of `run_batch`; `environment` is its key and its payload."""
         jobs: list[Items | tuple[str, CallSettings, int, int]] = []
         columns: tuple[object, ...] | None = None
@@ -111,6 +137,7 @@ class Packer:
             batch.budget,
             batch.own_values,
             bool(self._shelf),
+            self._pool,
         )
         shelf = [list(self._shelf)] if self._shelf else []
         return (pickle.dumps(head, protocol=5), *self._lifted, *shelf)
@@ -144,17 +171,17 @@ class Packer:
     def _short(self, source: InputSource) -> object:
         """Write the most frequent sources as a tuple and a number, which are pickled faster."""
         if isinstance(source, ValueRef):
-            return (self._lift(source.handle), source.position)
+            return tuple(self._ref(source))
         return source.position if isinstance(source, InBatch) else self._source(source)
 
     def _source(self, source: InputSource) -> InputSource:
         match source:
             case ValueRef() | Known():
                 return self._item(source)  # type: ignore[return-value]  # the same kind
-            case InBatch():
+            case InBatch() | Kept():
                 return source
-            case Part(ValueRef(handle, position), index):
-                return Part(ValueRef(self._lift(handle), position), index)
+            case Part(value, index):
+                return Part(self._item(value), index)  # type: ignore[arg-type]  # the same kind
             case EachPart(value, start):
                 return EachPart(self._item(value), start)  # type: ignore[arg-type]  # the same kind
             case ListOf(items):
@@ -162,14 +189,31 @@ class Packer:
             case EachOf(items):
                 return EachOf(tuple(map(self._item, items)))
 
-    def _item(self, item: ValueRef | ValueSlice | Known) -> ValueRef | ValueSlice | Known:
+    def _item(
+        self, item: ValueRef | ValueSlice | Known | Kept
+    ) -> ValueRef | ValueSlice | Known | Kept:
         match item:
-            case ValueRef(handle, position):
-                return ValueRef(self._lift(handle), position)
+            case Kept():
+                return item
+            case ValueRef():
+                return self._ref(item)
+            case ValueSlice(Mailed() as mailed, start, stop):
+                first = len(self._pool)
+                self._pool += mailed.entries[start:stop]
+                return ValueSlice(POOL, first, len(self._pool))
             case ValueSlice(handle, start, stop):
                 return ValueSlice(self._lift(handle), start, stop)
             case Known(value):
                 return item if type(value) in PLAIN_TYPES else Known(freeze(value))
+
+    def _ref(self, ref: ValueRef) -> ValueRef:
+        handle, position = ref
+        if not isinstance(handle, Mailed):
+            return ValueRef(self._lift(handle), position)
+        place = self._pooled.setdefault((handle, position), len(self._pool))
+        if place == len(self._pool):
+            self._pool.append(handle.entries[position])
+        return ValueRef(POOL, place)
 
     def _lift(self, handle: object) -> int:
         return self._lifted.setdefault(handle, len(self._lifted))

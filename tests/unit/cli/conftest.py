@@ -13,17 +13,17 @@ from raflow import config
 from raflow.cli import main
 from raflow.model import (
     Attempt,
+    Cause,
     Edge,
     EdgeKind,
-    EdgeRecord,
     ErrorInfo,
     FlowRun,
     FlowVersion,
     GraphNode,
+    GraphRecord,
     LogLine,
     LogSegment,
     NodeKind,
-    NodeRecord,
     Outcome,
     Record,
     RecordBatch,
@@ -129,8 +129,8 @@ def failed_run() -> tuple[Record, ...]:
     return (
         FlowVersion(flow="etl", fingerprint="f1", entrypoint="etl.py:etl", created_at=T0),
         run,
-        *(NodeRecord(flow_run_id=RUN_ID, node=node) for node in nodes),
-        *(EdgeRecord(flow_run_id=RUN_ID, edge=edge) for edge in edges),
+        *(GraphRecord(flow_run_id=RUN_ID, nodes=(node,)) for node in nodes),
+        *(GraphRecord(flow_run_id=RUN_ID, edges=(edge,)) for edge in edges),
         task_run(0, -1, "read", "read-0", StateName.COMPLETED),
         task_run(1, 0, "clean", "clean-0[0]", StateName.COMPLETED),
         task_run(1, 1, "clean", "clean-0[1]", StateName.FAILED, attempts=2, error=error),
@@ -202,6 +202,7 @@ def attempt(node: int, item: int, number: int) -> Attempt:
         ended_at=T0 + 3 + node,
         cpu_seconds=1.5,
         peak_memory=64 << 20,
+        cause=Cause(kind="signal", signal=11, host="a", pid=7) if number > 1 else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit codes, errors on one screen, the doctor."""
+"""The command line as a whole: help, exit codes, errors on one screen."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import raflow
 from raflow import errors
-from raflow.cli import _doctor, _errors, _output
+from raflow.cli import _console, _errors, _output
 from raflow.cli._errors import ExitCode
 from raflow.define import active_task
 from tests.unit.cli.conftest import Cli
@@ -46,7 +47,17 @@ def hello(tmp_path: Path) -> str:
 def test_help_lists_the_commands_and_the_exit_codes(cli: Cli) -> None:
     ended = cli("--help")
     assert ended.code == 0
-    for word in ("run", "graph", "runs", "flows", "db", "doctor", "version", "130 cancelled"):
+    for word in (
+        "run",
+        "graph",
+        "runs",
+        "flows",
+        "db",
+        "doctor",
+        "version",
+        "75 suspended",
+        "130 cancelled",
+    ):
         assert word in ended.out
 
 
@@ -54,14 +65,38 @@ def test_help_lists_the_commands_and_the_exit_codes(cli: Cli) -> None:
     "command",
     [
         ["run"],
+        ["rerun"],
+        ["resume"],
+        ["cancel"],
+        ["pause"],
+        ["unpause"],
+        ["suspend"],
+        ["limits", "ls"],
+        ["limits", "set"],
+        ["limits", "rm"],
+        ["cache", "ls"],
+        ["cache", "clear"],
+        ["input", "ls"],
+        ["input", "show"],
+        ["input", "answer"],
         ["graph"],
         ["runs", "ls"],
         ["runs", "show"],
         ["runs", "logs"],
         ["runs", "graph"],
         ["flows", "ls"],
+        ["deploy"],
+        ["deployments", "ls"],
+        ["deployments", "show"],
+        ["deployments", "versions"],
+        ["deployments", "diff"],
+        ["deployments", "rollback"],
+        ["deployments", "rm"],
         ["db", "path"],
         ["db", "upgrade"],
+        ["server"],
+        ["server", "link"],
+        ["server", "openapi"],
         ["doctor"],
         ["version"],
     ],
@@ -82,6 +117,8 @@ def test_version(cli: Cli) -> None:
     ("args", "said"),
     [
         (["rnus"], "Did you mean 'runs'"),
+        (["logs", "latest"], "No such command 'logs'. Did you mean `raflow runs logs`?"),
+        (["show", "latest"], "Did you mean `raflow runs show` or `raflow deployments show` or"),
         (["runs", "shwo"], "Did you mean 'show'"),
         (["run", "hello.py", "--bakend", "local"], "--backend"),
         (["run", "hello.py", "--backend", "rai"], "'ray', 'local'"),
@@ -259,60 +296,6 @@ class TestErrors:
         assert "a[/b]" in err
 
 
-class TestDoctor:
-    def test_a_sound_installation(self, cli: Cli) -> None:
-        ended = cli("doctor")
-        assert ended.code == ExitCode.OK
-        assert "made by the first run" in ended.out
-        cli("db", "upgrade")
-        checks = json.loads(cli("doctor", "--json").out)
-        assert checks["ok"] is True
-        assert [check["name"] for check in checks["checks"]] == [
-            *("python", "raflow", "ray", "home", "disk", "database", "signing key"),
-            *("result storage", "backend"),
-        ]
-        assert all(check["health"] != "failed" for check in checks["checks"])
-
-    @pytest.mark.parametrize(
-        ("variable", "value", "check", "said"),
-        [
-            ("RAFLOW_HOME", "/proc/raflow", "home", "RAFLOW_HOME"),
-            ("RAFLOW_RESULT_STORAGE", "/proc/raflow", "result storage", "RAFLOW_RESULT_STORAGE"),
-            ("RAFLOW_DATABASE_URL", "sqlite:////proc/no.db", "database", "/proc/no.db"),
-            ("RAFLOW_BACKEND", "dask", "settings", "RAFLOW_BACKEND"),
-        ],
-    )
-    def test_what_is_wrong_is_named(
-        self,
-        cli: Cli,
-        monkeypatch: pytest.MonkeyPatch,
-        variable: str,
-        value: str,
-        check: str,
-        said: str,
-    ) -> None:
-        monkeypatch.setenv(variable, value)
-        ended = cli("doctor", "--json")
-        assert ended.code == ExitCode.ENVIRONMENT
-        found = {c["name"]: c for c in json.loads(ended.out)["checks"]}[check]
-        assert found["health"] == "failed"
-        assert said in found["found"] + found["remedy"]
-
-    def test_a_key_that_others_can_read(self, cli: Cli, raflow_home: Path) -> None:
-        cli("doctor")
-        (raflow_home / "keys" / "results.key").chmod(0o644)
-        ended = cli("doctor")
-        assert ended.code == ExitCode.ENVIRONMENT
-        assert "chmod 600" in ended.out
-
-    def test_an_outdated_database(self, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-        cli("db", "upgrade")
-        monkeypatch.setattr("raflow.store.EXPECTED_REVISION", "9999")
-        found = {check.name: check for check in _doctor.run_checks(with_ray=False)}["database"]
-        assert found.health is _doctor.Health.FAILED
-        assert found.remedy == "Run `raflow db upgrade`."
-
-
 class TestOutput:
     def test_what_a_task_prints_is_held_back(self) -> None:
         before, target = sys.stdout, io.StringIO()
@@ -339,6 +322,27 @@ class TestOutput:
         assert sys.stdout is theirs
 
 
+@pytest.mark.parametrize(
+    ("width", "headers", "first"),
+    [
+        (60, ["Task", "State", "Started", "Peak"], "a-task-of-a-long-name"),
+        (38, ["Task", "State", "Started"], "a-task-of-a-long…"),
+        (30, ["Task", "State"], "a-task-of-a-long-n…"),
+    ],
+)
+def test_a_table_leaves_columns_out_where_there_is_no_room(
+    width: int, headers: list[str], first: str
+) -> None:
+    drawn = io.StringIO()
+    screen = Console(width=width, file=drawn)
+    table = _console.table("Task", "State", "Started", "Peak", less=["Peak", "Started"])
+    table.add_row("a-task-of-a-long-name", "Completed", "14:03:59", "130.4 MiB")
+    screen.print(table)
+    head, _, row = drawn.getvalue().splitlines()
+    assert head.split() == headers
+    assert row.split()[:2] == [first, "Completed"]
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['raflow', '--help']\n"
@@ -350,3 +354,25 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_run_may_compute_anew_what_is_cached(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "prices.py").write_text(
+        """
+from pathlib import Path
+from raflow import INPUTS, flow, task
+
+@task(cache_policy=INPUTS)
+def price(of: str) -> int:
+    with Path("journal").open("a") as file:
+        file.write("computed ")
+    return len(of)
+
+@flow
+def prices() -> int:
+    return price("tea")
+"""
+    )
+    for options in ((), (), ("--refresh-cache",)):
+        assert cli("run", "prices.py", "--quiet", *options).code == 0
+    assert (tmp_path / "journal").read_text() == "computed computed "

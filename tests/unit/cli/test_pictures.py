@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
-from raflow.cli import _doctor, _graph_text, _logs, _show, _task_rows
+from raflow.cli import _graph_text, _logs, _show, _task_rows
 from raflow.model import (
     Edge,
     EdgeKind,
@@ -17,10 +16,10 @@ from raflow.model import (
     FlowGraph,
     FlowRun,
     GraphNode,
+    GraphRecord,
     LogLine,
     LogSegment,
     NodeKind,
-    NodeRecord,
     Record,
     RecordBatch,
     StateName,
@@ -143,12 +142,13 @@ def test_too_many_task_runs_are_counted_only(
     rows = _task_rows.task_rows(record, record.find_flow_run(RUN_ID))
     assert [row.attempts for row in rows] == [None, None, None]
     assert sum(rows[1].counts.values()) == 3
+    assert [dict(row.special) for row in rows] == [{}, {StateName.RECOVERED: 1}, {}]
 
 
 def test_a_subflow_leads_to_its_own_run(record: Store) -> None:
     child = replace(task_run(3, -1, "sub", "sub-0", StateName.COMPLETED), child_flow_run_id="c1")
     made = GraphNode(id=3, key="sub-0", kind=NodeKind.SUBFLOW, name="sub")
-    records = (NodeRecord(flow_run_id=RUN_ID, node=made), child)
+    records = (GraphRecord(flow_run_id=RUN_ID, nodes=(made,)), child)
     record.apply(RecordBatch(flow_run_id=RUN_ID, seq=10, records=records))
     run = record.find_flow_run(RUN_ID)
     rows = _task_rows.task_rows(record, run)
@@ -170,7 +170,7 @@ def flow_run_of(records: tuple[Record, ...]) -> FlowRun:
     [("etl-0000aa", "etl-0000aa"), ("nightly", "0000000000aa"), ("my 0000aa", "0000000000aa")],
 )
 def test_a_run_is_named_by_what_is_unique(name: str, short: str) -> None:
-    assert _show.short_name(replace(flow_run_of(failed_run()), name=name)) == short
+    assert replace(flow_run_of(failed_run()), name=name).short_name == short
 
 
 def test_many_failures_are_told_by_a_few(cli: Cli, record: Store) -> None:
@@ -184,16 +184,3 @@ def test_many_failures_are_told_by_a_few(cli: Cli, record: Store) -> None:
     assert out.count("KeyError: k") == 4
     assert out.count('File "x.py"') == 0  # the first panel has the traceback, of another failure
     assert "15 or more task runs that failed" in out
-
-
-def test_the_doctor_warns_of_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from raflow import config
-
-    monkeypatch.setattr(_doctor, "_ENOUGH_DISK", 1 << 60)
-    monkeypatch.setattr(_doctor, "_ENOUGH_SHARED_MEMORY", 1 << 60)
-    health, _, remedy = _doctor._disk(config.load(home=tmp_path))
-    assert (health, remedy) == (
-        _doctor.Health.WARNING,
-        "Free some space, or set RAFLOW_HOME to a larger disk.",
-    )
-    assert _doctor._ray()[0] is _doctor.Health.WARNING

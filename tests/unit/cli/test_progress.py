@@ -128,6 +128,18 @@ class TestProgress:
             progress.task_runs_submitted("r1", [Chunk(READ.id)])
         assert progress.rows()[0].submitted == 1
 
+    def test_what_failed_is_tried_again_with_its_flow(self, progress: Progress) -> None:
+        progress.node_added("r1", CLEAN._replace(length=2))
+        seen = []
+        for name in (StateName.FAILED, StateName.PENDING, StateName.RECOVERED):
+            if name.type.is_final:
+                progress.task_runs_submitted("r1", [Chunk(CLEAN.id, 1, 2)])
+            tell(progress, task_run(CLEAN, name, item=1))
+            row = progress.rows()[1]
+            seen.append((row.counts[StateType.PENDING], row.done, row.submitted))
+        assert seen == [(1, 1, 0), (2, 0, 0), (1, 1, 0)]
+        assert row.counts[StateType.FAILED] == 0
+
     def test_the_length_of_a_map_may_come_later(self, progress: Progress) -> None:
         assert progress.rows()[1].expected is None
         progress.node_added("r1", CLEAN._replace(length=3))
@@ -192,7 +204,7 @@ class TestProgress:
                 task_run(CLEAN, StateName.RUNNING, item=item),
                 task_run(CLEAN, StateName.COMPLETED, item=item),
             )
-        assert not progress._unfinished
+        assert not progress._told
 
 
 def drawn(console: Console) -> str:
@@ -259,6 +271,18 @@ class TestLive:
         assert lines[2].split() == ["▶", "read-0", "1m", "05s"]
         assert lines[-1].split() == ["▶", "1", "running"]
 
+    def test_a_run_that_is_tried_again_says_which_attempt_it_is(self, progress: Progress) -> None:
+        screen = console(100)
+        live = LiveProgress(screen, progress=progress, clock=lambda: T0 + 65)
+        waits = State(name=StateName.AWAITING_RETRY, at=T0, reason="attempt 2 of 3 in 10 s")
+        again = State(name=StateName.RUNNING, at=T0, message="attempt 2 of 3")
+        for state in (waits, again):
+            progress.flow_run_changed(replace(RUN, state=state))
+            screen.print(live.draw())
+        headers = [line for line in drawn(screen).splitlines() if "etl-1" in line]
+        assert "AwaitingRetry: attempt 2 of 3 in 10 s" in headers[0]
+        assert "etl-1  attempt 2 of 3  " in headers[1]
+
     def test_before_there_is_a_run_it_says_that_it_starts(self) -> None:
         now = [T0]
         live = LiveProgress(console(), progress=Progress(), clock=lambda: now[0])
@@ -267,6 +291,23 @@ class TestLive:
 
 
 class TestPlain:
+    def test_an_item_that_is_tried_again_with_its_flow_counts_once(self) -> None:
+        screen = console(100)
+        plain = PlainProgress(screen)
+        plain.node_added("r1", CLEAN._replace(length=2))
+        for name in (StateName.FAILED, StateName.PENDING, StateName.RECOVERED):
+            tell(plain, task_run(CLEAN, name, item=1))
+        tell(plain, task_run(CLEAN, StateName.COMPLETED, item=0))
+        assert [line.split()[2] for line in drawn(screen).splitlines() if "clean-0 " in line] == [
+            *("50%", "50%", "100%"),
+        ]
+
+    def test_a_run_that_waits_for_its_next_attempt_says_why_and_how_long(self) -> None:
+        screen = console(100)
+        why = State(name=StateName.AWAITING_RETRY, at=T0, message="boom", reason="attempt 2 of 3")
+        PlainProgress(screen).flow_run_changed(replace(RUN, state=why))
+        assert drawn(screen).rstrip().endswith("AwaitingRetry  etl etl-1  boom; attempt 2 of 3")
+
     def test_a_map_gets_a_line_for_each_tenth_and_for_what_goes_wrong(self) -> None:
         screen = console(100)
         plain = PlainProgress(screen)
@@ -322,6 +363,19 @@ class TestPlain:
         PlainProgress(screen).log_written("r1", "read-0", lines)
         shown = [line.split(" ", 1)[1] for line in drawn(screen).splitlines()]
         assert shown == ["read-0 a[b]c", "read-0 ERROR   no"]
+
+    def test_what_the_body_writes_here_itself_is_not_repeated(self) -> None:
+        lines = [LogLine(T0, 20, "stdout", "printed"), LogLine(T0, 40, "app", "logged")]
+        screen, passed_on = console(100), {"stdout", "stderr"}
+        for watcher in (
+            PlainProgress(screen, passed_on=passed_on),
+            LiveProgress(screen, progress=Progress(), passed_on=passed_on),
+        ):
+            watcher.log_written("r1", "", lines)
+            watcher.log_written("r1", "read-0", lines)
+        shown = drawn(screen)
+        assert shown.count("printed") == 2
+        assert shown.count("logged") == 4
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,17 @@ import pytest
 
 from raflow import config
 from raflow.cli._runs import Level, StateFilter
-from raflow.model import RecordBatch, StateType
+from raflow.model import (
+    GraphRecord,
+    RecordBatch,
+    Resources,
+    State,
+    StateChange,
+    StateName,
+    StateType,
+)
 from raflow.store import Store
-from tests.unit.cli.conftest import OLD_ID, RUN_ID, Cli, completed_run
+from tests.unit.cli.conftest import OLD_ID, RUN_ID, T0, Cli, attempt, completed_run
 
 READING = [
     ("runs", "ls"),
@@ -103,7 +112,7 @@ class TestRunsShow:
 
     def test_one_row_for_each_task_and_one_panel_for_each_failure(self, cli: Cli) -> None:
         out = cli("runs", "show", "latest").out
-        rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
+        rows = {line.split()[0]: line for line in reversed(out.splitlines()) if line.split()}
         assert "3.0 s" in rows["read-0"] or "2.0 s" in rows["read-0"]
         assert "64.0 MiB" in rows["read-0"]
         assert rows["clean-0"].split()[1:5] == ["✔", "2", "✘", "1"]
@@ -115,6 +124,25 @@ class TestRunsShow:
         assert "day='2026-01-01', n=3" in out
         assert "raflow runs logs etl-0000aa --task clean-0" in out
 
+    def test_attempts_of_the_flow(self, cli: Cli, record: Store) -> None:
+        run = record.find_flow_run(RUN_ID)
+        waits = State(
+            name=StateName.AWAITING_RETRY, at=T0, message="boom", reason="attempt 2 of 3 in 10 s"
+        )
+        again = State(name=StateName.RUNNING, at=T0 + 10, message="attempt 2 of 3")
+        number = record.recall.numbers(run.id).change
+        changes = [
+            StateChange(flow_run_id=run.id, number=number + n, key=None, state=state)
+            for n, state in enumerate((waits, again))
+        ]
+        running = dataclasses.replace(run, state=again, error=None)
+        batch = RecordBatch(flow_run_id=run.id, seq=9, records=(running, *changes))
+        record.apply(batch)
+        out = cli("runs", "show", "latest").out
+        assert "boom; attempt 2 of 3 in 10 s" in out
+        shown = json.loads(cli("runs", "show", "latest", "--json").out)
+        assert [state["reason"] for state in shown["retries"]] == [waits.reason]
+
     def test_all_items(self, cli: Cli) -> None:
         out = cli("runs", "show", "latest", "--all").out
         assert all(label in out for label in ("clean-0[0]", "clean-0[1]", "odd one"))
@@ -125,11 +153,12 @@ class TestRunsShow:
 
     def test_the_keys_of_the_json_form(self, cli: Cli) -> None:
         shown = json.loads(cli("runs", "show", "latest", "--json").out)
-        assert list(shown) == ["flow_run", "tasks", "failures"]
+        assert list(shown) == ["flow_run", "waits", "retries", "tasks", "failures"]
         assert list(shown["flow_run"]) == [
             *("id", "name", "flow", "state", "parameters", "trigger", "backend", "parent_id"),
-            *("created_at", "started_at", "ended_at", "duration_seconds", "fingerprint"),
-            *("versions", "tags", "host", "pid", "error", "result"),
+            *("rerun_of", "created_at", "started_at", "ended_at", "duration_seconds"),
+            *("fingerprint", "versions", "tags", "host", "pid", "error", "result"),
+            *("abandoned", "last_process", "origin"),
         ]
         assert shown["flow_run"]["state"] == {
             "type": "FAILED",
@@ -147,18 +176,69 @@ class TestRunsShow:
             "length": 3,
             "state": None,
             "states": {"COMPLETED": 2, "FAILED": 1},
+            "recovered": 1,
             "attempts": 5,
             "started_at": "2026-09-21T14:13:22.000Z",
             "ended_at": "2026-09-21T14:13:24.000Z",
             "duration_seconds": 2.0,
             "cpu_seconds": 4.5,
             "peak_memory_bytes": 64 << 20,
+            "memory_bytes": None,
+            "memory": None,
             "child_flow_run_id": None,
+            "message": None,
+            "reason": None,
         }
         (failure,) = shown["failures"]
         assert failure["label"] == "clean-0[1]"
         assert (failure["node"], failure["map_index"], failure["attempts"]) == (1, 1, 2)
         assert failure["error"]["type"] == "builtins.ValueError"
+        assert failure["cause"] == {
+            "kind": "signal",
+            "signal": 11,
+            "exit_code": None,
+            "host": "a",
+            "pid": 7,
+            "node_id": None,
+            "peak_memory_bytes": None,
+            "facts": {},
+        }
+
+        assert failure["memory"] == [
+            {"attempt": n, "memory_bytes": None, "peak_memory_bytes": 64 << 20} for n in (1, 2)
+        ]
+
+    def test_what_attempts_asked_for_and_what_they_used(self, cli: Cli, record: Store) -> None:
+        """Here the hint is 2 GiB, of a call and of a map; what ran out of that asked for more."""
+        gib = 1 << 30
+        hint = Resources(memory=2 * gib)
+        nodes = record.graph(RUN_ID).nodes
+        grown = [
+            dataclasses.replace(attempt(node, item, n), peak_memory=n * gib, memory=asked)
+            for node, item, n, asked in [
+                *((0, -1, 2, 0), (0, -1, 3, 5 * gib), (1, 1, 3, 4 * gib)),
+            ]
+        ]
+        part = GraphRecord(RUN_ID, [node._replace(resources=hint) for node in nodes[:2]])
+        batch = RecordBatch(flow_run_id=RUN_ID, seq=9, records=(part, *grown))
+        record.apply(batch)
+        out = cli("runs", "show", "latest").out
+        assert "3.0 GiB of 5.0 GiB" in out
+        assert (
+            "read-0 attempt 1 asked for 2.0 GiB, peak 64.0 MiB; attempt 2 asked for 2.0 GiB, peak "
+            "2.0 GiB; attempt 3 asked for 5.0 GiB, peak 3.0 GiB clean-0 1 recovered one of"
+        ) in " ".join(out.split())
+        assert "one of its items: attempt 1 asked for 2.0 GiB, peak 64.0 MiB; attempt 2" in out
+        shown = json.loads(cli("runs", "show", "latest", "--json").out)
+        read, clean, _ = shown["tasks"]
+        assert (read["memory_bytes"], clean["memory_bytes"]) == (5 * gib, 4 * gib)
+        assert [use["memory_bytes"] for use in read["memory"]] == [2 * gib, 2 * gib, 5 * gib]
+        assert clean["memory"][-1] == {
+            "attempt": 3,
+            "memory_bytes": 4 * gib,
+            "peak_memory_bytes": 3 * gib,
+        }
+        assert shown["failures"][0]["memory"] == clean["memory"]
 
     def test_a_result_kept_as_json_is_in_the_json_form(self, cli: Cli) -> None:
         result = json.loads(cli("runs", "show", "old-0000bb", "--json").out)["flow_run"]["result"]

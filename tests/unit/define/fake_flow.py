@@ -6,8 +6,39 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from raflow.define import CallKeys, CallRequest, Columns, Registered, active_flow
+from raflow import errors
+from raflow.define import (
+    CallKeys,
+    CallRequest,
+    Columns,
+    Question,
+    Registered,
+    SlotsWanted,
+    active_flow,
+)
 from raflow.model import State, StateName, TaskRunKey
+
+
+class FakeSlots:
+    """Stands where slots of limits are counted; notes what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[dict[str, int], float | None, int]] = []
+        self.held: list[str] = []
+        self.lost: dict[str, errors.SlotLostError] = {}
+
+    def acquire(self, wanted: SlotsWanted) -> str:
+        self.asked.append((dict(wanted.amounts), wanted.timeout_seconds, wanted.priority))
+        holder = f"holder-{len(self.asked)}"
+        self.held.append(holder)
+        return holder
+
+    async def acquire_async(self, wanted: SlotsWanted) -> str:
+        return self.acquire(wanted)
+
+    def release(self, holder: str) -> errors.SlotLostError | None:
+        self.held.remove(holder)
+        return self.lost.get(holder)
 
 
 class FakeFlow:
@@ -21,6 +52,11 @@ class FakeFlow:
         self.waits: list[tuple[int, int | None, float | None]] = []
         self.over = True
         self.dropped: list[int] = []
+        self.cancelled: list[tuple[int, int | None]] = []
+        self.slots = FakeSlots()
+        self.questions: list[Question] = []
+        self.answer = b"null"
+        self.stops: list[tuple[str, float | None]] = []
         self._keys = CallKeys()
 
     @property
@@ -54,6 +90,37 @@ class FakeFlow:
     def wait(self, node: int, item: int | None, *, timeout: float | None) -> bool:
         self.waits.append((node, item, timeout))
         return self.over
+
+    def cancel(self, node: int, item: int | None) -> None:
+        self.cancelled.append((node, item))
+
+    def acquire(self, wanted: SlotsWanted) -> str:
+        return self.slots.acquire(wanted)
+
+    async def acquire_async(self, wanted: SlotsWanted) -> str:
+        return self.slots.acquire(wanted)
+
+    def release(self, holder: str) -> errors.SlotLostError | None:
+        return self.slots.release(holder)
+
+    def ask(self, question: Question) -> bytes:
+        self.questions.append(question)
+        return self.answer
+
+    async def ask_async(self, question: Question) -> bytes:
+        return self.ask(question)
+
+    def pause(self, timeout_seconds: float | None) -> None:
+        self.stops.append(("pause", timeout_seconds))
+
+    async def pause_async(self, timeout_seconds: float | None) -> None:
+        self.stops.append(("pause_async", timeout_seconds))
+
+    def suspend(self) -> None:
+        self.stops.append(("suspend", None))
+
+    async def suspend_async(self) -> None:
+        self.stops.append(("suspend_async", None))
 
 
 def rows(request: CallRequest) -> list[dict[str, Any]]:

@@ -24,7 +24,16 @@ from raflow.define import (
     register_runner,
     task,
 )
-from raflow.model import FlowRun, NodeKind, State, StateName, TaskOptions, TaskRunKey
+from raflow.model import (
+    Deployment,
+    DeploymentSpec,
+    FlowRun,
+    NodeKind,
+    State,
+    StateName,
+    TaskOptions,
+    TaskRunKey,
+)
 from tests.unit.define.fake_flow import FakeFlow
 
 DONE = State(name=StateName.COMPLETED, at=0)
@@ -56,6 +65,30 @@ class Direct:
             return Outcome(flow.fn(*args, **kwargs))
         except Exception as error:
             return Outcome(None, error)
+
+    def resume_flow(
+        self, flow: Flow[..., Any], flow_run_id: str, *, allow_new_code: bool, force: bool
+    ) -> Outcome:
+        return Outcome((flow.name, flow_run_id, allow_new_code, force))
+
+    def rerun_flow(self, flow: Flow[..., Any], flow_run_id: str, **options: Any) -> Outcome:
+        return Outcome((flow.name, flow_run_id, options))
+
+    def deploy_flow(
+        self, flow: Flow[..., Any], spec: DeploymentSpec, *, name: str, **options: Any
+    ) -> Deployment:
+        return Deployment(name=name, flow=flow.name, version=1, spec=spec)
+
+    def run_deployment(self, name: str, parameters: Mapping[str, Any], **_: Any) -> FlowRun:
+        state = State(name=StateName.SCHEDULED, at=0.0)
+        return FlowRun(
+            id="1", flow="etl", fingerprint="", name=name, state=state, parameters=parameters
+        )
+
+    async def run_deployment_async(
+        self, name: str, parameters: Mapping[str, Any], **_: Any
+    ) -> FlowRun:
+        return self.run_deployment(name, parameters)
 
     async def run_flow_async(self, flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Outcome:
         outcome = self.run_flow(flow, parameters)
@@ -117,6 +150,11 @@ def test_run_tells_how_it_went(runner: Direct) -> None:
     outcome = fails.run()
     assert isinstance(outcome.error, KeyError)
     assert later.run(1).value == 2
+
+
+def test_a_run_is_resumed_by_the_runner(runner: Direct) -> None:
+    assert etl.resume("run-1").value == ("etl", "run-1", False, False)
+    assert etl.resume("latest", allow_new_code=True, force=True).value[2:] == (True, True)
 
 
 def test_an_async_flow_is_awaited(runner: Direct) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raflow import errors, exponential_backoff
-from raflow.define import FlowKeywords, FlowOptions, TaskKeywords, flow, task
+from raflow.define import (
+    INPUTS,
+    NO_CACHE,
+    RUN_ID,
+    FlowKeywords,
+    FlowOptions,
+    TaskKeywords,
+    flow,
+    task,
+)
 from raflow.model import (
+    CacheOptions,
     Resources,
     ResultPolicy,
     RetryPolicy,
@@ -96,6 +107,48 @@ def test_only_calls_of_async_functions_overlap_in_a_worker() -> None:
     assert "Declare it with `async def`" in str(caught.value)
 
 
+def test_what_makes_runs_durable_ends_up_in_the_options_of_a_task() -> None:
+    made = task(
+        crash_retries=2,
+        memory_growth=2,
+        limits={"warehouse": 2, "api": 1},
+        priority=-3,
+        cache_policy=INPUTS,
+        cache_expiration=timedelta(hours=1),
+        refresh_cache=True,
+        teardown=True,
+        teardown_counts=True,
+    )(load)
+    assert made.options == TaskOptions(
+        retry=RetryPolicy(crash_retries=2),
+        memory_growth=2.0,
+        limits=(("api", 1), ("warehouse", 2)),
+        priority=-3,
+        cache=CacheOptions(expires_seconds=3600.0, refresh=True),
+        result=ResultPolicy(persist=True),
+        trigger_rule=TriggerRule.ALL_DONE_SETUP_SUCCESS,
+        teardown=True,
+        teardown_counts=True,
+    )
+    assert task(at_most_once=True, limits=["b", "a"])(load).options == TaskOptions(
+        at_most_once=True, limits=(("a", 1), ("b", 1))
+    )
+
+
+def test_a_task_that_caches_keeps_its_values() -> None:
+    cached = task(cache_key_fn=lambda parts, arguments: "key", cache_expiration=90)(load)
+    assert cached.options.cache == CacheOptions(expires_seconds=90)
+    assert cached.options.result.persist is True
+    off = cached.with_options(cache_key_fn=None, cache_policy=NO_CACHE)
+    assert (off.options.cache, off.options.result.persist) == (None, None)
+    assert task(cache_policy=NO_CACHE, persist_result=False)(load).options.cache is None
+
+
+def test_a_flow_says_when_results_are_on_disk() -> None:
+    assert flow(etl).options.durability == "group"
+    assert flow(durability="task")(etl).options.durability == "task"
+
+
 def test_all_data_of_a_flow_ends_up_in_its_options() -> None:
     made = flow(
         name="nightly",
@@ -133,8 +186,8 @@ def test_none_means_the_default() -> None:
     [
         ({"retris": 3}, "has no option 'retris'. Did you mean 'retries'?"),
         ({"timeout": 3}, "has no option 'timeout'. Did you mean 'timeout_seconds'?"),
-        ({"zzz": 3}, "has no option 'zzz'. It has: accelerator_type, batch, concurrency"),
-        ({"cache_policy": None}, "has no option 'cache_policy'."),
+        ({"zzz": 3}, "has no option 'zzz'. It has: accelerator_type, at_most_once, batch"),
+        ({"cache_policies": None}, "has no option 'cache_policies'. Did you mean 'cache_policy'?"),
         ({"retries": -1}, "retries=-1 is not a count"),
         ({"retries": "3"}, "retries='3' is not a count"),
         ({"retry_delay_seconds": [1, -1]}, "retry_delay_seconds=[1, -1] gives"),
@@ -166,6 +219,46 @@ def test_none_means_the_default() -> None:
         ({"scheduling_strategy": "spread"}, "is not 'DEFAULT', 'SPREAD' or one of"),
         ({"runtime_env": "x"}, "runtime_env='x' is not a dict"),
         ({"runtime_env": {"a": object}}, "holds something that JSON cannot carry"),
+        ({"strict_limits": 1}, "strict_limits=1 is not True or False"),
+        ({"at_most_once": 1}, "at_most_once=1 is not True or False"),
+        ({"at_most_once": True, "retries": 1}, "nothing is tried again, so it cannot have retries"),
+        ({"at_most_once": True, "crash_retries": 1}, "at_most_once=True means that nothing is"),
+        ({"memory_growth": 1, "crash_retries": 1}, "memory_growth=1 is not a factor above 1"),
+        ({"memory_growth": True, "crash_retries": 1}, "memory_growth=True is not a factor"),
+        ({"memory_growth": 2}, "but there is no such retry. Add crash_retries=1, or more."),
+        ({"limits": "warehouse"}, "limits='warehouse' is not a list of names, or a dict from"),
+        ({"limits": {"warehouse": 0}}, "limits={'warehouse': 0} is not a list of names"),
+        ({"limits": {"warehouse": 1.5}}, "limits={'warehouse': 1.5} is not"),
+        ({"limits": {"warehouse": True}}, "limits={'warehouse': True} is not"),
+        ({"limits": [""]}, "limits=[''] is not"),
+        ({"limits": 3}, "limits=3 is not"),
+        ({"priority": 1.5}, "priority=1.5 is not a whole number"),
+        ({"priority": True}, "priority=True is not a whole number"),
+        ({"cache_policy": "INPUTS"}, "cache_policy='INPUTS' is not a cache policy, such as INPUTS"),
+        (
+            {"cache_policy": INPUTS - "row"},
+            "leaves out 'row', which is not one of its parameters (r",
+        ),
+        ({"cache_policy": INPUTS - "row"}, "Did you mean 'rows'?"),
+        ({"cache_key_fn": "x"}, "cache_key_fn='x' is not a function"),
+        (
+            {"cache_key_fn": print, "cache_policy": RUN_ID},
+            "both say which calls are the same. Join",
+        ),
+        (
+            {"cache_expiration": 0, "cache_policy": INPUTS},
+            "cache_expiration=0 is not a timedelta or",
+        ),
+        (
+            {"cache_expiration": timedelta(-1), "cache_policy": INPUTS},
+            "is not a timedelta or a number of seconds, above zero",
+        ),
+        ({"cache_expiration": 3}, "of no use without a cache_policy, which says which calls are"),
+        ({"refresh_cache": True}, "Add one, such as cache_policy=INPUTS."),
+        ({"cache_policy": INPUTS, "persist_result": False}, "which persist_result=False forbids"),
+        ({"teardown": 1}, "teardown=1 is not True or False"),
+        ({"teardown": True, "trigger_rule": "all_done"}, "so it cannot have a trigger_rule"),
+        ({"on_rollback": print}, "is not a list of functions"),
         ({"task_run_name": 3}, "task_run_name=3 is not a text or a function"),
         (
             {"task_run_name": "{rwos}"},
@@ -193,6 +286,7 @@ def test_a_wrong_option_of_a_task_names_task_and_option(options: dict[str, Any],
         ({"valdate_parameters": True}, "Did you mean 'validate_parameters'?"),
         ({"backend": "Ray"}, "Flow 'etl': backend='Ray' is not 'ray' or 'local'."),
         ({"timeout_seconds": -1}, "Flow 'etl': timeout_seconds=-1 is not"),
+        ({"durability": "disk"}, "Flow 'etl': durability='disk' is not 'group' or 'task'."),
         ({"flow_run_name": "{days}"}, "flow_run_name uses 'days', which is not one of its"),
     ],
 )
@@ -260,6 +354,27 @@ def test_hooks_of_a_task_belong_to_states() -> None:
     assert made.hooks_for(state(StateName.CANCELLED)) == ()
     assert made.with_options(retries=1).hooks_for(state(StateName.FAILED)) == (failed,)
     assert calls == []
+
+
+def test_a_task_has_hooks_of_its_own_for_what_is_no_failure() -> None:
+    made = task(on_failure=[print])(load)
+    assert made.hooks_for(state(StateName.LOST)) == (print,)
+
+    @made.on_crashed
+    def crashed(task: Any, run: Any, state: Any) -> None: ...
+
+    @made.on_cancellation
+    def cancelled(task: Any, run: Any, state: Any) -> None: ...
+
+    @made.on_rollback
+    def undo(task: Any, run: Any, state: Any) -> None: ...
+
+    assert made.hooks_for(state(StateName.FAILED)) == (print,)
+    assert made.hooks_for(state(StateName.LOST)) == (crashed,)
+    assert made.hooks_for(state(StateName.CANCELLED)) == (cancelled,)
+    assert made.hooks_for(state(StateName.COMPLETED)) == ()
+    assert (made.rollback_hooks, task(load).rollback_hooks) == ((undo,), ())
+    assert task(on_rollback=[undo])(load).has_hooks
 
 
 def test_hooks_of_a_flow_belong_to_states() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import linecache
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from raflow.define import Flow, flow, task
+from raflow.define import Flow, Task, code_fingerprint, flow, task
 from tests.unit.define import some_tasks
 from tests.unit.define.some_tasks import Steps
 
@@ -191,3 +192,139 @@ def test_code_without_a_source_has_a_fingerprint_too() -> None:
     assert one.source == ""
     lambdas = [flow(lambda x: x + 1), flow(lambda x: x + 2)]
     assert lambdas[0].fingerprint() != lambdas[1].fingerprint()
+
+
+TASK_SOURCE = '''
+from __future__ import annotations
+import functools
+import raflow
+from raflow import task
+from raflow import task as step
+
+def helper(x):
+    return x + 1
+
+def other(x):
+    return helper(x)
+
+def twice(fn):
+    @functools.wraps(fn)
+    def both(x):
+        return fn(fn(x))
+    return both
+
+@task
+def inner(x):
+    return other(x)
+
+@task(retries=2)
+@twice
+def load(x):
+    """Load."""
+    return inner(x)
+'''
+
+
+def code_of(source: str, folder: Path) -> str:
+    path = folder / "some_tasks_module.py"
+    path.write_text(source)
+    module = ModuleType("some_tasks_module")
+    sys.modules[module.__name__] = module
+    linecache.checkcache(str(path))
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+        made: Task[..., Any] = module.__dict__["load"]
+        return made.code_fingerprint()
+    finally:
+        del sys.modules[module.__name__]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        ("@task(retries=2)", "@task", False),
+        ("@task(retries=2)", "@task(name='other', memory='2GiB')", False),
+        ("@task(retries=2)", "@raflow.task", False),
+        ("@task(retries=2)", "@step(retries=3)", False),
+        ("@task\ndef inner", "@task(retries=5)\ndef inner", False),
+        ('"""Load."""', "# says nothing", False),
+        ("return inner(x)", "return inner(  x  )", False),
+        ("return inner(x)", "return inner(x + 1)", True),
+        ("return other(x)", "return other(x + 1)", True),
+        ("return x + 1", "return x + 2", True),
+        ("return fn(fn(x))", "return fn(x)", True),
+        ("@twice", "", True),
+        ("@twice", "@functools.cache", True),
+        ("def load(x)", "def load(x=1)", True),
+    ],
+)
+def test_the_code_of_a_task_counts_and_its_options_do_not(
+    tmp_path: Path, old: str, new: str, differs: bool
+) -> None:
+    assert old in TASK_SOURCE
+    before = code_of(TASK_SOURCE, tmp_path)
+    assert before == code_of(TASK_SOURCE, tmp_path)
+    assert (before != code_of(TASK_SOURCE.replace(old, new), tmp_path)) == differs
+
+
+def test_copies_of_a_task_have_the_same_code() -> None:
+    first = some_tasks.first
+    assert first.code_fingerprint() == first.with_options(name="x", retries=3).code_fingerprint()
+    assert first.code_fingerprint() == code_fingerprint(first.fn)
+    assert first.code_fingerprint() != some_tasks.second.code_fingerprint()
+
+
+DECORATORS = [lambda fn: fn]
+
+
+def test_decorators_of_any_form_are_part_of_the_code() -> None:
+    @task
+    @DECORATORS[0]
+    def plain(x: int) -> int:
+        return x
+
+    @task
+    def bare(x: int) -> int:
+        return x
+
+    assert plain.code_fingerprint() != bare.code_fingerprint()
+    wrapped = task(functools.wraps(bare.fn)(functools.partial(bare.fn, x=1)))
+    assert wrapped.code_fingerprint() != bare.code_fingerprint()
+    assert task(abs).code_fingerprint() == task(abs).code_fingerprint()
+
+
+def test_a_task_declared_with_a_name_that_only_a_function_knows() -> None:
+    from raflow import task as local_task
+
+    @local_task
+    def load(x: int) -> int:
+        return x
+
+    declared = load
+
+    @some_decorator  # type: ignore[no-redef]  # on purpose
+    def load(x: int) -> int:
+        return x
+
+    assert declared.code_fingerprint() != code_fingerprint(load)
+
+
+def some_decorator(fn: Any) -> Any:
+    return fn
+
+
+class Base:
+    def size(self) -> int:
+        return len(helper([]))
+
+
+class Derived(Base):
+    def name(self) -> str:
+        return "derived"
+
+
+def test_the_code_of_a_class_is_that_of_its_methods_and_bases() -> None:
+    prints = {code_fingerprint(cls) for cls in (Base, Derived, int, str, Steps)}
+    assert len(prints) == 4
+    made = [type("Made", (), {"f": eval(text)}) for text in ("lambda s: 1", "lambda s: 2")]
+    assert code_fingerprint(made[0]) != code_fingerprint(made[1])

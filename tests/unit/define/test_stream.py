@@ -169,13 +169,13 @@ def test_items_that_have_come_do_not_wait_for_those_to_come(body: FakeFlow) -> N
 
     def numbers() -> Iterator[int]:
         yield from (1, 2)
-        assert more.wait(10)
+        assert more.wait(100)
         yield from (3, 4, 5)
 
     add.map(numbers())
     began = time.monotonic()
     assert take(body, 10) == {"a": [1, 2]}
-    assert 0.04 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.04
     threading.Timer(0.1, more.set).start()
     assert take(body, 2) == {"a": [3, 4]}
     assert take(body, 10) == {"a": [5]}

@@ -6,6 +6,7 @@ import random
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from raflow import engine
 from raflow.engine import _codes as codes
@@ -14,7 +15,6 @@ from raflow.model import (
     UNKNOWN_TRUTH,
     BatchReport,
     CallReport,
-    Chunk,
     Edge,
     EdgeKind,
     NodeKind,
@@ -25,13 +25,13 @@ from raflow.model import (
     RetryPolicy,
     State,
     StateName,
-    StateType,
     TaskOptions,
     TaskRunKey,
     TriggerRule,
 )
+from tests.unit.engine.referee import Referee, calls_of, keys_of
 
-USES = (EdgeKind.DATA, EdgeKind.ITEM)
+__all__ = ["Bench", "Referee", "Told", "calls_of", "check", "edge", "keys_of", "report", "size"]
 
 
 def edge(source: int, target: int, kind: EdgeKind = EdgeKind.DATA, **more: object) -> Edge:
@@ -40,15 +40,6 @@ def edge(source: int, target: int, kind: EdgeKind = EdgeKind.DATA, **more: objec
 
 def size(batch: engine.SendBatch) -> int:
     return sum(chunk.size for chunk in batch.chunks)
-
-
-def keys_of(chunk: Chunk) -> list[TaskRunKey]:
-    return [chunk.key(offset) for offset in range(chunk.size)]
-
-
-def calls_of(batch: engine.SendBatch) -> list[tuple[TaskRunKey, int]]:
-    """Return the task runs of a batch with their attempts, by position."""
-    return [(key, chunk.attempt) for chunk in batch.chunks for key in keys_of(chunk)]
 
 
 @dataclass
@@ -64,6 +55,8 @@ class Told:
     retriable: bool = True
     times: Sequence[tuple[float, float]] = ()
     """Start and end of each call; zeros for those that did not start."""
+    lost_inputs: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    peak_memory: int = 0
 
 
 def report(batch: engine.SendBatch, told: Told | None = None, *, at: float = 1.0) -> BatchReport:
@@ -94,6 +87,8 @@ def report(batch: engine.SendBatch, told: Told | None = None, *, at: float = 1.0
                 started_at=started[n],
                 ended_at=ended[n],
                 retriable=told.retriable,
+                lost_inputs=told.lost_inputs.get(n, ()),
+                peak_memory=told.peak_memory,
             )
             for n, outcome in told.outcomes.items()
             if outcome is not Outcome.COMPLETED
@@ -105,196 +100,6 @@ def report(batch: engine.SendBatch, told: Told | None = None, *, at: float = 1.0
             if told.outcomes.get(n, Outcome.COMPLETED) is Outcome.COMPLETED
         },
     )
-
-
-class Referee:
-    """Watches what goes into an engine and what comes out, and objects to what must not be."""
-
-    def __init__(self) -> None:
-        self.calls: list[engine.CallMade] = []
-        self.uses: dict[int, list[Edge]] = {}
-        """By node: the edges of those who take its value."""
-        self.lengths: dict[int, int] = {}
-        self.out: dict[int, engine.SendBatch] = {}
-        self.live: dict[TaskRunKey, tuple[int, int]] = {}
-        """By run in flight: its batch and attempt."""
-        self.ended: dict[TaskRunKey, list[Outcome]] = {}
-        """By run: recorded attempts."""
-        self.finals: dict[TaskRunKey, StateName] = {}
-        self.dropped: set[int] = set()
-        self.released: set[TaskRunKey] = set()
-        self.settled: list[engine.RunSettled] = []
-        self.owed: set[TaskRunKey] = set()
-        """Runs whose attempt is over, and not recorded yet."""
-        self.stopping = False
-
-    def event(self, event: engine.Event) -> None:
-        """Take note of an event before the engine gets it."""
-        match event:
-            case engine.CallsRegistered(calls=calls):
-                self.calls += calls
-                for link in (link for call in calls for link in call.edges):
-                    if link.kind in USES:
-                        self.uses.setdefault(link.source, []).append(link)
-            case engine.FuturesDropped(nodes=nodes):
-                self.dropped.update(nodes)
-            case engine.CancelAsked() | engine.BodyEnded(raised=True):
-                self.stopping = True
-            case engine.CallsReturned(batch=batch, positions=positions):
-                self._back(batch, positions)
-            case engine.BatchFinished(report=told) if told.batch in self.out:
-                self._back(told.batch, told.unstarted)
-                self._owe(told.batch, None)
-            case engine.BatchDied(batch=batch, running=running) if batch in self.out:
-                self._owe(batch, running)
-            case _:
-                pass
-
-    def _owe(self, batch: int, running: Sequence[int] | None) -> None:
-        """Note whose attempt must be recorded now; the others of the batch never began."""
-        calls = calls_of(self.out[batch])
-        last = len(calls) if running is None else max(running, default=-1)
-        for position, (key, attempt) in enumerate(calls):
-            if self.live.get(key) == (batch, attempt):
-                del self.live[key]
-                if position <= last:
-                    self.owed.add(key)
-
-    def handled(self, event: engine.Event) -> None:
-        """Take note that all commands of an event have come."""
-        assert not self.owed, "what has run is recorded"
-        if isinstance(event, engine.BatchFinished):
-            self.out.pop(event.report.batch, None)
-        elif isinstance(event, engine.BatchDied):
-            self.out.pop(event.batch, None)
-
-    def _back(self, batch: int, positions: Sequence[int]) -> None:
-        calls = calls_of(self.out[batch])
-        for position in positions:
-            key, attempt = calls[position]
-            if self.live.get(key) == (batch, attempt):
-                del self.live[key]
-
-    def command(self, command: engine.Command) -> None:
-        """Check a command."""
-        match command:
-            case engine.SendBatch():
-                self._sent(command)
-            case engine.CallsCompleted():
-                self._completed(command)
-            case engine.AttemptEnded(run=run, number=number, outcome=outcome):
-                self.ended.setdefault(run, []).append(outcome)
-                self.owed.discard(run)
-                assert number == len(self.ended[run]), "attempts are numbered in order"
-            case engine.StateEntered(run=run, state=state, attempts=attempts) if state.is_final:
-                ended = len(self.ended.get(run, ()))
-                assert self.calls[run.node].kind is NodeKind.SUBFLOW or attempts == ended
-                self._final(run, state.name)
-            case engine.MapExpanded(node=node, length=length):
-                assert node not in self.lengths
-                self.lengths[node] = length
-            case engine.ReleaseValues(chunks=chunks):
-                self._released(chunks)
-            case engine.RunSettled():
-                self.settled.append(command)
-            case _:
-                pass
-
-    def _completed(self, command: engine.CallsCompleted) -> None:
-        calls = calls_of(self.out[command.batch])
-        for chunk, position in command.chunks:
-            for offset, key in enumerate(keys_of(chunk)):
-                assert calls[position + offset] == (key, 1)
-                assert key not in self.ended
-                self.owed.remove(key)
-                self._final(key, StateName.COMPLETED)
-
-    def _final(self, key: TaskRunKey, name: StateName) -> None:
-        assert key not in self.finals, "one final state each"
-        assert key not in self.live
-        self.finals[key] = name
-
-    def _sent(self, batch: engine.SendBatch) -> None:
-        assert not self.stopping, "nothing starts after a cancel"
-        self.out[batch.batch] = batch
-        calls = calls_of(batch)
-        assert len({key for key, _ in calls}) == len(calls)
-        position_of = {key: position for position, (key, _) in enumerate(calls)}
-        for position, (key, attempt) in enumerate(calls):
-            assert key not in self.finals
-            assert key not in self.live, "at most one attempt at a time"
-            assert attempt == len(self.ended.get(key, ())) + 1
-            self.live[key] = (batch.batch, attempt)
-            call = self.calls[key.node]
-            assert call.options.resources == batch.resources
-            assert call.options.batch or len(calls) == 1
-            if call.options.trigger_rule is TriggerRule.ALL_SUCCESS:
-                self._check_sources(call, key, position_of, position)
-
-    def _check_sources(
-        self,
-        call: engine.CallMade,
-        key: TaskRunKey,
-        position_of: Mapping[TaskRunKey, int],
-        position: int,
-    ) -> None:
-        """Check that each source is final, or stands before its user in the batch."""
-        for link in call.edges:
-            if link.target_item not in (None, key.map_index):
-                continue
-            source = self._source(link, key)
-            if source is None:
-                no_item = link.source_item is not None and link.source in self.lengths
-                assert no_item or self.is_final(link.source)
-            elif source not in self.finals:
-                assert position_of[source] < position
-                assert link.kind in (EdgeKind.DATA, EdgeKind.ORDER)
-
-    def _source(self, link: Edge, key: TaskRunKey) -> TaskRunKey | None:
-        """Return the run that an edge comes from; None for all items of a map."""
-        if self.calls[link.source].kind is not NodeKind.MAP:
-            return TaskRunKey(link.source)
-        item = key.map_index if link.kind is EdgeKind.ITEM else link.source_item
-        given_up = TaskRunKey(link.source) in self.finals
-        if item is None or given_up or item >= self.lengths.get(link.source, item + 1):
-            return None
-        return TaskRunKey(link.source, item)
-
-    def is_final(self, node: int) -> bool:
-        """Tell whether every run of a node is final."""
-        if TaskRunKey(node) in self.finals:
-            return True
-        if node not in self.lengths:
-            return False
-        return all(TaskRunKey(node, item) in self.finals for item in range(self.lengths[node]))
-
-    def _released(self, chunks: tuple[Chunk, ...]) -> None:
-        for chunk in chunks:
-            assert chunk.attempt == 0
-            assert chunk.node in self.dropped
-            for key in keys_of(chunk):
-                assert key not in self.released
-                assert self.finals[key].type is StateType.COMPLETED
-                self.released.add(key)
-                for link in self.uses.get(chunk.node, ()):
-                    self._check_user(link, key)
-
-    def _check_user(self, link: Edge, key: TaskRunKey) -> None:
-        if link.kind is EdgeKind.ITEM and key.map_index >= 0:
-            user = TaskRunKey(link.target, key.map_index)
-            assert user in self.finals or TaskRunKey(link.target) in self.finals
-        else:
-            assert self.is_final(link.target)
-
-    def check_end(self) -> None:
-        """Check what must hold once the run has settled."""
-        assert len(self.settled) == 1
-        assert not self.live
-        for node in range(len(self.calls)):
-            assert self.is_final(node)
-        for key, name in self.finals.items():
-            if key.node in self.dropped and name.type is StateType.COMPLETED:
-                assert key in self.released, "what nobody can use is released"
 
 
 def check(core: engine.Engine, window: int) -> None:
@@ -374,6 +179,10 @@ class Bench:
     now: float = 0.0
     sent: dict[TaskRunKey, engine.SendBatch] = field(default_factory=dict)
     log: list[engine.Command] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)
+    forgotten: set[int] = field(default_factory=set)
+    """Calls of which nobody knows any more how they were made."""
+    fuses: bool = True
 
     def __post_init__(self) -> None:
         self.engine = engine.Engine(
@@ -383,9 +192,16 @@ class Bench:
             pace=self.pace,
             cancel_grace=self.cancel_grace,
             rng=random.Random(1),
+            limit_slots=lambda name: self.limits[name],
+            recall=self.recall,
+            fuses=self.fuses,
         )
         self.referee = Referee()
         self.nodes = 0
+
+    def recall(self, node: int) -> engine.CallMade | None:
+        known = node not in self.forgotten
+        return self.referee.calls[node]._replace(answers=()) if known else None
 
     def feed(self, event: engine.Event) -> list[engine.Command]:
         self.referee.event(event)
@@ -413,6 +229,9 @@ class Bench:
         batch: bool = True,
         resources: Resources | None = None,
         width: int = 1,
+        answers: tuple[engine.Answer, ...] = (),
+        teardown_of: tuple[int, ...] = (),
+        **more: Any,
     ) -> engine.CallMade:
         node = self.nodes
         self.nodes += 1
@@ -422,6 +241,7 @@ class Bench:
             batch=batch,
             resources=resources or Resources(),
             concurrency_per_worker=width,
+            **more,
         )
         return engine.CallMade(
             at=self.now,
@@ -434,6 +254,8 @@ class Bench:
             length=length,
             runnable=runnable,
             streamed=streamed,
+            answers=answers,
+            teardown_of=teardown_of,
         )
 
     def call(self, name: str = "t", *edges: Edge, **more: object) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from raflow import engine
 from raflow.model import (
+    CacheOptions,
+    Chunk,
     Edge,
     EdgeKind,
     NodeKind,
@@ -24,7 +28,7 @@ from raflow.model import (
     TaskRunKey,
     TriggerRule,
 )
-from tests.unit.engine.harness import Referee, Told, calls_of, check, report
+from tests.unit.engine.harness import Referee, Told, calls_of, check, keys_of, report
 
 EXACT = 1e-5
 """Overhead of a call, by which a worker may notice late that its time is up."""
@@ -45,6 +49,10 @@ class Simulation:
     overhead: float = 8e-6
     """Seconds that a worker needs for a call besides the call's own time."""
     seconds: Callable[[TaskRunKey, random.Random], float] = lambda _, rng: rng.lognormvariate(-6, 2)
+    loss_rate: float = 0.0
+    """How often, at the end of a batch, some values are lost."""
+    steering_rate: float = 0.0
+    """How often, at the end of a batch, the run is paused for a while, or a call is cancelled."""
     checked: bool = False
     watched: bool = True
     """Whether the referee looks on."""
@@ -62,6 +70,8 @@ class Simulation:
             slots=lambda _: self.slots,
             budget=self.budget,
             rng=random.Random(self.seed),
+            limit_slots=lambda _: _DB_SLOTS,
+            recall=lambda node: self.calls[node]._replace(answers=()),
         )
         self.referee = Referee()
         self.queue: list[tuple[float, int, Callable[[float], engine.Event]]] = []
@@ -71,6 +81,9 @@ class Simulation:
         self.calls: list[engine.CallMade] = []
         self.completed: set[TaskRunKey] = set()
         self.story: list[engine.Command] = []
+        self.held_slots: set[TaskRunKey] = set()
+        self.line: deque[TaskRunKey] = deque()
+        self.most_slots = 0
 
     def at(self, at: float, event: Callable[[float], engine.Event]) -> None:
         """Have an event happen at a time."""
@@ -127,6 +140,9 @@ class Simulation:
             self.story += commands
         for command in commands:
             self._take(command)
+            self._serve(command)
+        if isinstance(event, engine.BatchFinished):
+            self._disturb()
         if self.checked:
             check(self.core, self.window)
 
@@ -148,6 +164,66 @@ class Simulation:
                 )
             case _:
                 pass
+
+    def _serve(self, command: engine.Command) -> None:
+        """Hand out slots, look into the cache, and look for values."""
+        match command:
+            case engine.AskSlots(run=run):
+                self.line.append(run)
+                reason = f"limit 'db' {_DB_SLOTS}/{_DB_SLOTS}"
+                self._hand_out()
+                if run in self.line:
+                    self.at(
+                        self.now,
+                        lambda at: engine.SlotsAwaited(at=at, run=run, reason=reason),
+                    )
+            case engine.ReleaseSlots(run=run):
+                self.held_slots.discard(run)
+                if run in self.line:
+                    self.line.remove(run)
+                self._hand_out()
+            case engine.AskCache(chunk=chunk):
+                for key in keys_of(chunk):
+                    self._look_up(key)
+            case engine.FindValues(chunks=chunks):
+                for chunk in chunks:
+                    self.at(self.now + 0.001, _sought(chunk, found=self.rng.random() < 0.5))
+            case _:
+                pass
+
+    def _hand_out(self) -> None:
+        while self.line and len(self.held_slots) < _DB_SLOTS:
+            run = self.line.popleft()
+            self.held_slots.add(run)
+            self.most_slots = max(self.most_slots, len(self.held_slots))
+            self.at(self.now + 0.001, _granted(run))
+
+    def _look_up(self, run: TaskRunKey) -> None:
+        verdict = self.rng.choice([engine.CacheVerdict.HIT, engine.CacheVerdict.MISS])
+        if self.rng.random() < 0.2:
+            self.at(self.now + 0.001, _answered(run, engine.CacheVerdict.BUSY))
+        self.at(self.now + 0.002, _answered(run, verdict))
+
+    def _disturb(self) -> None:
+        """Lose values, pause, and cancel calls, now and then."""
+        if self.rng.random() < self.loss_rate:
+            runs = [run for run in sorted(self.ran)[-20:] if self._has_value(run)]
+            chunks = tuple(Chunk(*run, run.map_index + 1) for run in runs)
+            self.at(self.now, lambda at: engine.ValuesLost(at=at, chunks=chunks))
+        if self.rng.random() < self.steering_rate:
+            self.at(self.now, lambda at: engine.PauseAsked(at=at, reason="night"))
+            self.at(self.now + 0.3, lambda at: engine.UnpauseAsked(at=at))
+        if self.rng.random() < self.steering_rate:
+            node = self.rng.choice(self.calls).node
+            self.at(
+                self.now,
+                lambda at: engine.CallCancelAsked(at=at, node=node, item=None, reason="no"),
+            )
+
+    def _has_value(self, run: TaskRunKey) -> bool:
+        final = self.referee.finals.get(run)
+        completed = final is not None and final.type is StateType.COMPLETED
+        return completed and self.referee.has_value(run)
 
     # Workers ------------------------------------------------------------------------------------
 
@@ -240,6 +316,20 @@ class Simulation:
         )
 
 
+def _sought(chunk: Chunk, *, found: bool) -> Callable[[float], engine.Event]:
+    if found:
+        return lambda at: engine.ValuesFound(at=at, chunks=(chunk,))
+    return lambda at: engine.ValuesLost(at=at, chunks=(chunk,))
+
+
+def _granted(run: TaskRunKey) -> Callable[[float], engine.Event]:
+    return lambda at: engine.SlotsGranted(at=at, run=run)
+
+
+def _answered(run: TaskRunKey, verdict: engine.CacheVerdict) -> Callable[[float], engine.Event]:
+    return lambda at: engine.CacheAnswered(at=at, run=run, verdict=verdict, length=3, truth=True)
+
+
 def _with_values(told: Told, count: int, rng: random.Random) -> Told:
     truths = {n: rng.random() < 0.8 for n in range(count)} if count < 100 else {}
     lengths = dict.fromkeys(range(count), 3) if count < 100 else {}
@@ -272,8 +362,17 @@ def _arrived(
     )
 
 
-def random_flow(seed: int, task_runs: int) -> list[engine.CallMade]:
-    """Make calls of all kinds that depend on earlier ones at random."""
+def random_flow(
+    seed: int, task_runs: int, *, special: float = 0.0, answered: float = 0.0
+) -> list[engine.CallMade]:
+    """Make calls of all kinds that depend on earlier ones at random.
+
+    Args:
+        seed: Of the generator.
+        task_runs: About how many runs there are to be.
+        special: How many of the calls have limits, a cache, or run at most once.
+        answered: Of how many of the calls an earlier process has left something.
+    """
     rng = random.Random(seed)
     calls: list[engine.CallMade] = []
     made = 0
@@ -301,14 +400,35 @@ def random_flow(seed: int, task_runs: int) -> list[engine.CallMade]:
                 kind=form,
                 name=f"t{rng.randrange(3)}",
                 key=f"t-{node}",
-                options=rng.choice(_OPTIONS) if form is not NodeKind.SUBFLOW else TaskOptions(),
+                options=_options(rng, form, special),
                 edges=tuple(edges),
                 length=length,
                 streamed=streamed,
                 runnable=rng.random() < 0.97,
+                answers=_answers(rng, form) if rng.random() < answered else (),
             )
         )
     return calls
+
+
+def _options(rng: random.Random, form: NodeKind, special: float) -> TaskOptions:
+    if form is NodeKind.SUBFLOW:
+        return TaskOptions()
+    options = rng.choice(_OPTIONS)
+    if special and rng.random() < special:
+        return dataclasses.replace(options, **rng.choice(_SPECIAL))
+    return options
+
+
+def _answers(rng: random.Random, form: NodeKind) -> tuple[engine.Answer, ...]:
+    has_value, truths = rng.random() < 0.5, b"\1" * 40
+    if form is not NodeKind.MAP:
+        answer = engine.Answer(has_value=has_value, truths=b"\1", length=3)
+        return (answer._replace(completed=rng.random() < 0.8),)
+    start = rng.randrange(5)
+    stop = start + 1 + rng.randrange(10)
+    begun = engine.Answer(stop, stop + 2, completed=False, attempts=2)
+    return (engine.Answer(start, stop, has_value=has_value, truths=truths), begun)
 
 
 def _mapped(
@@ -330,6 +450,14 @@ def _mapped(
     return length, False
 
 
+_DB_SLOTS = 2
+_SPECIAL: list[dict[str, Any]] = [
+    {"limits": (("db", 1),)},
+    {"cache": CacheOptions()},
+    {"limits": (("db", 1),), "cache": CacheOptions()},
+    {"at_most_once": True},
+    {"teardown": True},
+]
 _OPTIONS = [
     TaskOptions(
         trigger_rule=rule,

@@ -94,6 +94,18 @@ class TestSize:
         few = bench(0.5)
         assert sizes(few.register(*[few.made(width=10) for _ in range(6)])) == [3, 2, 1]
 
+    @pytest.mark.parametrize("pace", [0.5, None])
+    def test_calls_that_overlap_and_ask_for_nothing_fill_one_worker_first(
+        self, pace: float | None
+    ) -> None:
+        b = Bench(slots=4) if pace is None else bench(pace)
+        idle = Resources(num_cpus=0)
+        assert sizes(b.register(*[b.made(width=10, resources=idle) for _ in range(25)])) == [
+            10,
+            10,
+            5,
+        ]
+
     def test_large_values_may_become_objects_of_their_own(self) -> None:
         b = Bench(slots=1, pace=Pace({"t": Learned(1e-4, 200 * 1024)}))
         first, _ = batches(b.register(*[b.made() for _ in range(400)]))
@@ -312,6 +324,13 @@ class TestFusion:
         assert isinstance(edges, list)
         b.register(b.made(), b.made("t", *edges, **follower))  # type: ignore[arg-type]
         assert b.batches()[0].chunks == (Chunk(0),)
+
+    def test_none_follows_before_what_it_waits_for_is_reported_if_so_wanted(self) -> None:
+        b = Bench(slots=2, pace=Pace({"t": Learned(1e-6, 8)}), fuses=False)
+        self.chain(b, 3)
+        assert [sent.chunks for sent in b.batches()] == [(Chunk(0),)]
+        b.finish(b.batches()[0])
+        assert [sent.chunks for sent in b.batches()] == [(Chunk(0),), (Chunk(1),)]
 
     def test_long_followers_are_left_for_idle_workers(self) -> None:
         b = bench(1e-5, slow=0.02)

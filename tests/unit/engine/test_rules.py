@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -23,7 +24,26 @@ TABLE = {
     TriggerRule.NONE_SKIPPED: {"ss": R, "sf": R, "sk": S, "f-": W},
     TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS: {"sk": R, "kk": S, "sf": U, "ss": R, "s-": W},
     TriggerRule.ALWAYS: {"--": R, "ff": R},
+    TriggerRule.ALL_DONE_SETUP_SUCCESS: {"ss": R, "ff": R, "kk": R, "f-": W, "s-": W},
 }
+
+AIRFLOW: dict[str, Callable[[int, int, int], bool]] = {
+    "all_success": lambda s, f, k: s == 3,
+    "all_failed": lambda s, f, k: f == 3,
+    "all_done": lambda s, f, k: True,
+    "all_done_min_one_success": lambda s, f, k: s >= 1,
+    "all_skipped": lambda s, f, k: k == 3,
+    "one_failed": lambda s, f, k: f >= 1,
+    "one_success": lambda s, f, k: s >= 1,
+    "one_done": lambda s, f, k: s + f >= 1,
+    "none_failed": lambda s, f, k: f == 0,
+    "none_failed_min_one_success": lambda s, f, k: f == 0 and s >= 1,
+    "none_skipped": lambda s, f, k: k == 0,
+    "always": lambda s, f, k: True,
+    "all_done_setup_success": lambda s, f, k: True,
+}
+"""When a task runs whose three upstream tasks are done: so many succeeded, failed, were skipped. As
+Airflow's documentation words it."""
 
 
 def upstream(states: str) -> Upstream:
@@ -56,6 +76,25 @@ def test_every_rule_decides_once_all_is_done_and_keeps_to_it(rule: TriggerRule) 
         # An early decision may be of another kind than the last one would be (a failure beats a
         # skip seen later), but whether the task runs never depends on when it was asked.
         assert (Verdict.RUN in decided) == (decided[0] is Verdict.RUN), (states, verdicts)
+
+
+@pytest.mark.parametrize("rule", TriggerRule)
+def test_every_rule_means_what_it_means_in_airflow(rule: TriggerRule) -> None:
+    assert set(AIRFLOW) == {known.value for known in TriggerRule}
+    for states in itertools.product("sfk", repeat=3):
+        s, f, k = (states.count(state) for state in "sfk")
+        runs = AIRFLOW[rule.value](s, f, k)
+        verdict = decide(rule, upstream("".join(states)))
+        assert (verdict is Verdict.RUN) == runs, (states, verdict)
+
+
+@pytest.mark.parametrize(
+    ("setups", "verdict"), [("", R), ("s", R), ("sf", R), ("sk", R), ("f", U), ("fk", U), ("kk", S)]
+)
+def test_a_teardown_asks_what_was_set_up(setups: str, verdict: Verdict) -> None:
+    rule = TriggerRule.ALL_DONE_SETUP_SUCCESS
+    assert decide(rule, upstream("f" + setups), upstream(setups)) is verdict
+    assert decide(rule, upstream("-" + setups), upstream(setups)) is W
 
 
 @pytest.mark.parametrize("rule", TriggerRule)

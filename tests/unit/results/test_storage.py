@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -111,3 +112,68 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(errors.ResultStorageError, match="RAFLOW_HOME"):
         signing_key(blocked)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_kept_value_is_on_disk_with_its_name_before_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{handle}").partition(".raflow")[0])
+        sync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    keeper = Keeper(flow_run_id="r", storage=str(tmp_path / "a" / "b"), signing_key=b"k" * 32)
+    for item in range(2):
+        always = ResultPolicy(persist=True)
+        keeper.keep("x" * 100_000, always, run=TaskRunKey(0, item), attempt=1)
+    folder = tmp_path / "a" / "b" / "r"
+    made = [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
+    drafts = [name for name in done if name.startswith(f"{folder}/.0-")]
+    assert len(drafts) == 2
+    assert done == [*made, drafts[0], "rename", str(folder), drafts[1], "rename", str(folder)]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, wrong = os.fsync, errno.EINVAL
+
+    def only_files(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(wrong, os.strerror(wrong))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    _storage.write(str(tmp_path), "x.json", b"1", durable=True)
+    wrong = errno.EIO
+    with pytest.raises(errors.ResultStorageError, match="Input/output error"):
+        _storage.write(str(tmp_path), "y.json", b"1", durable=True)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(errors.ResultStorageError, match="No space left"):
+        _storage.write(str(tmp_path), "x.json", b"1", durable=True)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("storage", ["{tmp}/results", "memory://looked-at"])
+def test_whether_something_is_stored_can_be_told(storage: str, tmp_path: Path) -> None:
+    url = _storage.write(storage.format(tmp=tmp_path), "x.json", b"data")
+    assert _storage.exists(url)
+    _storage.remove(url)
+    assert not _storage.exists(url)
+    assert not _storage.exists("no-such-protocol://x")

@@ -6,10 +6,10 @@ import pytest
 
 from raflow import errors
 from raflow.model import ErrorInfo, FlowRunEvent, State, StateName
-from raflow.runtime._ending import TIME_IS_UP, Ending, ending
-from raflow.runtime._failures import error_info, exception_of
-from raflow.runtime._identity import to_json
-from raflow.runtime._outcomes import RunOutcome
+from raflow.runtime.attempts._identity import to_json
+from raflow.runtime.calls._failures import error_info, exception_of
+from raflow.runtime.calls._outcomes import RunOutcome
+from raflow.runtime.ending._ending import TIME_IS_UP, Ending, ending
 
 
 def failed(label: str, name: StateName = StateName.FAILED) -> RunOutcome:

@@ -10,7 +10,7 @@ import pytest
 
 from raflow.define import Columns
 from raflow.engine import ItemsArrived
-from raflow.runtime._items import AHEAD, PIECE, ItemsTaken, Streamed
+from raflow.runtime.calls._items import AHEAD, PIECE, ItemsTaken, Streamed
 
 
 class Numbers:

@@ -5,7 +5,7 @@ import pytest
 from raflow import errors
 from raflow.execute import ValueRef, ValueSlice
 from raflow.model import Chunk, State, StateName, TaskRunKey
-from raflow.runtime._outcomes import Outcomes, RunOutcome
+from raflow.runtime.calls._outcomes import Outcomes, RunOutcome
 
 DONE = State(name=StateName.SKIPPED, at=1.0)
 PENDING = State(name=StateName.PENDING, at=0.0)
@@ -14,14 +14,14 @@ FAILED = State(name=StateName.FAILED, at=1.0)
 
 def of_one(*, mapped: bool) -> Outcomes:
     outcomes = Outcomes()
-    outcomes.called(mapped=mapped)
+    outcomes.called([mapped])
     return outcomes
 
 
 def test_a_run_can_be_watched_before_it_is_known() -> None:
     outcomes = Outcomes()
     watch = outcomes.watch_run(TaskRunKey(0))
-    outcomes.called(mapped=False)
+    outcomes.called([False])
     outcomes.entered(TaskRunKey(0), "a", PENDING)
     assert not watch.done()
     outcomes.entered(TaskRunKey(0), "a", DONE)
@@ -33,7 +33,7 @@ def test_a_run_can_be_watched_before_it_is_known() -> None:
 def test_what_simply_completes_has_a_value_and_no_more() -> None:
     outcomes = of_one(mapped=False)
     watch = outcomes.watch_run(TaskRunKey(0))
-    outcomes.completed(Chunk(0), "values", 3)
+    outcomes.completed([(Chunk(0), 3)], "values")
     assert watch.done()
     assert outcomes.find(TaskRunKey(0)) == ValueRef("values", 3)
     assert outcomes.is_whole(0)
@@ -52,11 +52,11 @@ def test_a_map_is_whole_once_every_item_is() -> None:
     length, whole = outcomes.watch_length(0), outcomes.watch_whole(0)
     outcomes.expanded(0, 4)
     assert length.done()
-    outcomes.completed(Chunk(0, 2, 4), "late", 0)
+    outcomes.completed([(Chunk(0, 2, 4), 0)], "late")
     outcomes.entered(TaskRunKey(0, 1), "a[1]", FAILED)
     assert not whole.done()
     assert outcomes.prefix(0) == 0
-    outcomes.completed(Chunk(0, 0, 1), "early", 7)
+    outcomes.completed([(Chunk(0, 0, 1), 7)], "early")
     assert whole.done()
     assert outcomes.prefix(0) == 4
     first, second, rest = outcomes.items(0)
@@ -71,7 +71,7 @@ def test_items_can_be_watched_one_by_one() -> None:
     outcomes = of_one(mapped=True)
     outcomes.expanded(0, 1000)
     watched = {item: outcomes.watch_run(TaskRunKey(0, item)) for item in (3, 500, 999)}
-    outcomes.completed(Chunk(0, 0, 501), "values", 0)
+    outcomes.completed([(Chunk(0, 0, 501), 0)], "values")
     assert {item: watch.done() for item, watch in watched.items()} == {
         3: True,
         500: True,
@@ -85,21 +85,21 @@ def test_an_item_that_is_tried_again_and_completes_counts_once() -> None:
     outcomes.expanded(0, 2)
     outcomes.tried(TaskRunKey(0, 0), "a[0]", 1.0)
     outcomes.entered(TaskRunKey(0, 0), "a[0]", PENDING)
-    outcomes.completed(Chunk(0, 0, 1), "values", 0)
+    outcomes.completed([(Chunk(0, 0, 1), 0)], "values")
     assert not outcomes.is_whole(0)
     assert outcomes.find(TaskRunKey(0, 0)) == ValueRef("values", 0)
-    outcomes.completed(Chunk(0, 1, 2), "values", 1)
+    outcomes.completed([(Chunk(0, 1, 2), 1)], "values")
     assert outcomes.is_whole(0)
 
 
 def test_a_released_object_is_let_go_with_its_last_value() -> None:
     outcomes = of_one(mapped=True)
     outcomes.expanded(0, 10)
-    outcomes.completed(Chunk(0, 0, 10), "values", 0)
-    outcomes.release(Chunk(0, 0, 4))
-    outcomes.release(Chunk(0, 6, 10))
+    outcomes.completed([(Chunk(0, 0, 10), 0)], "values")
+    outcomes.release([Chunk(0, 0, 4)])
+    outcomes.release([Chunk(0, 6, 10)])
     assert list(outcomes.items(0)) == [ValueSlice("values", 4, 6)]
-    outcomes.release(Chunk(0, 4, 6))
+    outcomes.release([Chunk(0, 4, 6)])
     assert list(outcomes.items(0)) == []
     assert outcomes.is_whole(0)
 

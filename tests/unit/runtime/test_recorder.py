@@ -14,10 +14,11 @@ from raflow.model import (
     StateName,
     TaskRun,
     TaskRunKey,
+    decode_log,
     encode_log,
 )
-from raflow.runtime import _recorder
-from raflow.runtime._recorder import Recorder, newest
+from raflow.runtime.record import _recorder
+from raflow.runtime.record._recorder import Recorder, newest
 
 
 class Sink:
@@ -111,6 +112,41 @@ def test_log_segments_say_where_their_lines_are() -> None:
     assert (first.number, first.key, first.attempt, first.lines) == (0, TaskRunKey(3), 2, 2)
     assert (first.first_at, first.last_at, first.level) == (1.0, 2.0, 40)
     assert (second.number, second.key, second.offset) == (1, None, len(blob))
+
+
+class FullDisk(Sink):
+    """Has no space for log segments so often."""
+
+    full = 3
+
+    def append_log(self, flow_run_id: str, blob: bytes) -> tuple[str, int]:
+        self.full -= 1
+        if self.full >= 0:
+            raise errors.StoreError("it cannot be written") from OSError(28, "No space left")
+        return super().append_log(flow_run_id, blob)
+
+
+def test_log_lines_that_find_no_space_leave_a_mark_and_the_record_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = FullDisk()
+    recorder = Recorder(sink)
+    lines = [LogLine(1.0, 20, "stdout", "a"), LogLine(2.0, 20, "stdout", "b")]
+    # Of each later one, the mark of those before it is tried first.
+    for _ in range(3):
+        recorder.add_log("r", TaskRunKey(3), 2, encode_log(lines))
+    recorder.add("r", task_run(0, StateName.RUNNING))
+    recorder.flush()
+    recorder.add_log("r", TaskRunKey(4), 1, encode_log(lines))
+    recorder.close()
+    [record, mark, after] = sorted(sink.records(), key=lambda one: isinstance(one, LogSegment))
+    assert isinstance(record, TaskRun)
+    assert isinstance(mark, LogSegment)
+    assert isinstance(after, LogSegment)
+    assert (mark.number, mark.key, mark.attempt, mark.first_at) == (0, TaskRunKey(3), 2, 1.0)
+    assert decode_log(sink.blobs[0])[0].text == "6 lines lost: No space left"
+    assert (after.number, after.key, after.lines) == (1, TaskRunKey(4), 2)
+    assert caplog.text.count("Log lines are lost") == 1
 
 
 @pytest.mark.parametrize("after_writing", [False, True])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raflow.execute import ValueRef, ValueSlice
-from raflow.runtime._spans import Span, Spans
+from raflow.runtime.calls._spans import ValueSpan, ValueSpans
 
 
 @st.composite
@@ -18,9 +18,9 @@ def cuts(draw: st.DrawFn) -> list[tuple[int, int]]:
 def test_every_item_has_its_value_until_it_is_dropped(
     ranges: list[tuple[int, int]], dropped: list[tuple[int, int]]
 ) -> None:
-    spans = Spans()
+    spans = ValueSpans()
     for start, stop in ranges:
-        spans.add(Span(start, stop, f"from {start}", 100))
+        spans.add(ValueSpan(start, stop, f"from {start}", 100))
     expected = {i: (f"from {a}", 100 + i - a) for a, b in ranges for i in range(a, b)}
     for start, stop in dropped:
         spans.drop(start, stop)
@@ -38,13 +38,13 @@ def test_every_item_has_its_value_until_it_is_dropped(
 def test_a_part_is_cut_to_what_was_asked(
     ranges: list[tuple[int, int]], start: int, stop: int
 ) -> None:
-    spans = Spans()
+    spans = ValueSpans()
     for begin, end in ranges:
-        spans.add(Span(begin, end, begin, 0))
+        spans.add(ValueSpan(begin, end, begin, 0))
     items = [i for span in spans.between(start, stop) for i in range(span.start, span.stop)]
     assert items == [i for i in range(start, stop) if i < max(end for _, end in ranges)]
 
 
 def test_an_object_of_its_own_stays_whole() -> None:
-    assert Span(3, 4, "own", -1).cut(3, 4).source() == ValueRef("own", -1)
-    assert Span(3, 9, "list", 10).cut(5, 7).source() == ValueSlice("list", 12, 14)
+    assert ValueSpan(3, 4, "own", -1).cut(3, 4).source() == ValueRef("own", -1)
+    assert ValueSpan(3, 9, "list", 10).cut(5, 7).source() == ValueSlice("list", 12, 14)
