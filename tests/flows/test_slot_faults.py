@@ -12,15 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from raflow import concurrency, errors, flow
+from raflow import concurrency, flow
 from raflow.model import FlowRun, Limit, Outcome, State, StateName
 from tests.flows.conftest import World
 from tests.flows.test_durable import beside, counts, note
-from tests.store.times import let_pass
+from tests.store.times import let_pass, stop_between_writes
 
 PATIENCE_SECONDS = 100.0
 """A process that drives a run may have to start Ray first."""
@@ -94,22 +93,6 @@ if __name__ == "__main__":
 _NAMES = ("body", "call", "patient", "strict")
 
 
-def pause(world: World, process: subprocess.Popen[Any]) -> None:
-    """Stop a process at a moment at which it does not lock the database."""
-
-    def is_stopped() -> bool:
-        process.send_signal(signal.SIGSTOP)
-        try:
-            with world.store as store:
-                let_pass(store, 0.0)
-        except errors.StoreError:
-            process.send_signal(signal.SIGCONT)
-            return False
-        return True
-
-    eventually(is_stopped)
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "world",
@@ -149,8 +132,8 @@ def test_who_was_stopped_for_too_long_is_told_that_its_slots_are_lost(
         try:
             inside = ("body in", "call 1", "patient in", "strict in")
             eventually(lambda: all(counts(journal)[word] for word in inside))
-            pause(world, process)
             with world.store as store:
+                stop_between_writes(process, store)
                 let_pass(store, 60)
             thread = beside(taking)
             eventually(lambda: counts(journal)["other in"])

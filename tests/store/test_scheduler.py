@@ -23,6 +23,7 @@ from raflow.store import Store
 from tests.postgres import running_postgres
 from tests.store import schedules
 from tests.store.schedules import NOON, change_row, clock_at, deploy, each_second, put, spec
+from tests.store.times import stop_between_writes
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -207,7 +208,8 @@ def test_several_that_are_killed_and_stopped_start_each_slot_once(
     with Servers(database_url, tmp_path) as servers:
         wait_for_slots(store, rows[0], 2)
         servers.all[0].kill()
-        servers.all[1].send_signal(signal.SIGSTOP)
+        with Store.open(database_url, log_dir=tmp_path, wait_seconds=1.0) as impatient:
+            stop_between_writes(servers.all[1], impatient)
         wait_for_slots(store, rows[0], 4)
         servers.all[1].send_signal(signal.SIGCONT)
         servers.begin()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import signal
+import subprocess
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from raflow import errors
 from raflow.store import Store
 from raflow.store._rows import _service_tables, _tables
+from tests.waiting import wait_for
 
 _TIMES: Final = {
     _tables.run_leases: ("since", "renewed_at", "expires_at"),
@@ -32,3 +36,21 @@ def let_pass(store: Store, seconds: float) -> None:
             connection.execute(earlier.values(value=repr(float(value) - seconds)))
 
     store._database.write(age)
+
+
+def stop_between_writes(process: subprocess.Popen[Any], store: Store) -> None:
+    """Stop a process (SIGSTOP) at a moment at which it does not lock the database.
+
+    A process that is stopped while it writes to an SQLite file keeps all others from writing.
+    """
+
+    def is_stopped() -> bool:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            let_pass(store, 0.0)
+        except errors.StoreError:
+            process.send_signal(signal.SIGCONT)
+            return False
+        return True
+
+    wait_for(is_stopped)
