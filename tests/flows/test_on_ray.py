@@ -349,28 +349,32 @@ def test_a_call_that_ends_its_process_harms_only_itself(
 def test_what_the_neighbours_of_a_killed_call_had_stored_is_removed(
     world: World, tmp_path: Path
 ) -> None:
-    died = tmp_path / "died"
     own = tmp_path / "own"
 
     @task(persist_result=True, result_storage=str(own), crash_retries=1)
     def large(x: int, died: str) -> str:
-        if x == 11 and not os.path.exists(died):  # the first batch is of several
+        if x == 60 and not os.path.exists(died):
             Path(died).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return f"{x}" * 50_000
 
     @flow
-    def many() -> int:
-        return len(large.map(range(10, 30), died=unmapped(str(died))).result())
+    def many(died: str) -> int:
+        return len(large.map(range(10, 110), died=unmapped(died)).result())
 
-    assert many() == 20
-    with world.store as store:
-        run = store.find_flow_run("latest")
-        urls = {row.result.url for row in store.task_runs(run.id) if row.result is not None}
-        again = [a for a in store.attempts(run.id) if a.outcome is not Outcome.COMPLETED]
-    assert len(again) > 1
-    assert len(urls) == 20
-    assert {f"file://{path}" for path in (own / run.id).iterdir()} == urls
+    def neighbours(died: Path) -> int:
+        """How many calls had to run again because call 60 ended the process they shared."""
+        assert many(str(died)) == 100
+        with world.store as store:
+            run = store.find_flow_run("latest")
+            urls = {row.result.url for row in store.task_runs(run.id) if row.result is not None}
+            again = [a for a in store.attempts(run.id) if a.outcome is not Outcome.COMPLETED]
+        assert len(urls) == 100
+        assert {f"file://{path}" for path in (own / run.id).iterdir()} == urls
+        return len(again) - 1
+
+    # A batch is as large as time allows, so on a slow machine a call may die alone.
+    assert any(neighbours(tmp_path / f"died {turn}") > 0 for turn in range(20))
 
 
 def test_a_chain_over_large_arrays_keeps_the_object_store_small(world: World) -> None:
