@@ -59,7 +59,7 @@ class TokenKind(StrEnum):
 
     USER = "user"
     WORKER = "worker"
-    """A worker of the pool that is its scope."""
+    """A worker of the pool that is its scope; of any, if that is empty."""
     RUN = "run"
     """The driver of the flow run that is its scope."""
     SESSION = "session"

@@ -124,6 +124,8 @@ class Claim:
     """Where its record goes on counting."""
     choice: Mapping[str, Any] | None = None
     """What a rerun does not reuse."""
+    token: str = field(default="", repr=False)
+    """With which its process records it; empty where no service keeps the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +179,28 @@ class WorkerInfo:
     """How many it has."""
     token_id: str = ""
     """The token that it showed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """What a worker says of itself, and asks for."""
+
+    info: WorkerInfo
+    most: int
+    """How many runs it would take; 0: none, it only says that it is there."""
+    claim: str
+    """Unique to what it asks for: asking again, after an answer that was lost, is the same."""
+    waiting: tuple[str, ...] = ()
+    """Ids of runs that it has and has not begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polled:
+    """What a worker is told."""
+
+    claims: tuple[Claim, ...] = ()
+    drain: bool = False
+    """Whether somebody wants it to take no more, and to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

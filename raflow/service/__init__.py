@@ -11,6 +11,7 @@ from raflow.service._families import Families
 from raflow.service._ingest import Ingest
 from raflow.service._logs import LogFilter, LogPage, PlacedLine, Position, parse_position
 from raflow.service._loops import SILENT_SECONDS, Loop, LoopState, Upkeep
+from raflow.service._pool_work import PoolWork
 from raflow.service._reaper import Reaper
 from raflow.service._record import Recorded, begin_record
 from raflow.service._scheduler import Scheduler
@@ -42,6 +43,7 @@ __all__ = [
     "Made",
     "NextSlot",
     "PlacedLine",
+    "PoolWork",
     "Position",
     "Reaper",
     "Recorded",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from raflow import errors
@@ -12,27 +13,27 @@ _MOST: Final = 10_000
 
 
 class Families:
-    """Finds the root of flow runs, and remembers it: it never changes. For use by any thread."""
+    """Finds what flow runs are a part of, and remembers it: it never changes. For any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._roots: OrderedDict[str, str] = OrderedDict()
+        self._lines: OrderedDict[str, Sequence[str]] = OrderedDict()
 
-    def root_of(self, flow_run_id: str) -> str:
-        """Return the run that began all that a flow run is a part of.
+    def line_of(self, flow_run_id: str) -> Sequence[str]:
+        """Return a flow run, the one that it is a part of, and so on to the one that began all.
 
         Raises:
             NotFoundError: No such flow run was recorded.
         """
-        known = self._roots.get(flow_run_id)
+        known = self._lines.get(flow_run_id)
         if known is None:
-            known = self._roots[flow_run_id] = self._store.line_of(flow_run_id)[-1]
-            if len(self._roots) > _MOST:
-                self._roots.popitem(last=False)
+            known = self._lines[flow_run_id] = self._store.line_of(flow_run_id)
+            if len(self._lines) > _MOST:
+                self._lines.popitem(last=False)
         return known
 
     def check(self, root_id: str, flow_run_id: str) -> None:
-        """Refuse a flow run that is neither this root run nor a part of it.
+        """Refuse a flow run that is neither this one nor a part of it.
 
         Raises:
             NotFoundError: Whether there is such a run or not: that is nobody else's business.
@@ -42,6 +43,6 @@ class Families:
 
     def _is_part(self, root_id: str, flow_run_id: str) -> bool:
         try:
-            return self.root_of(flow_run_id) == root_id
+            return root_id in self.line_of(flow_run_id)
         except errors.NotFoundError:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from raflow import errors, model
@@ -75,7 +75,7 @@ class Recorded:
 
     def take_over(self, wish: wire.LeaseBegin) -> wire.Incarnation:
         """Let a process take the run over; not one of a deployment, which workers drive."""
-        run = self._store.flow_run(self._root_id)
+        run = self._store.flow_run(self._id)
         if run.origin is not None:
             raise errors.ResumeError(
                 f"Flow run {run.name!r} is one of deployment {run.origin.deployment!r}: it goes on "
@@ -206,6 +206,10 @@ class Recorded:
         raise errors.NotFoundError.of("question with a default", str(number), ())
 
     # --- The record -------------------------------------------------------------------------------
+
+    def paces(self, flow: str, fingerprint: str) -> Mapping[str, model.TaskPace]:
+        """Return what earlier runs of the same code have learned about its tasks."""
+        return self._store.paces(flow, fingerprint)
 
     def run(self) -> model.FlowRun:
         """Return the run."""

@@ -65,7 +65,7 @@ class Tokens:
             name: How people call it; what is done with it stands in the record under this name.
             role: What it may do, if it is a person's.
             kind: USER or WORKER.
-            scope: The pool of a worker.
+            scope: The only pool of a worker. Default: any.
             seconds: How long it counts. Default: until it is revoked.
         """
         token, text = self._store.tokens.make(

@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 from raflow.worker._local import LocalWork
-from raflow.worker._ports import Poll, Polled, Work
+from raflow.worker._ports import Work
 from raflow.worker._serve import serve
 from raflow.worker._worker import Worker
 
-__all__ = ["LocalWork", "Poll", "Polled", "Work", "Worker", "serve"]
+__all__ = ["LocalWork", "Work", "Worker", "serve"]

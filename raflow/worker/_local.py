@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from raflow import config
 from raflow.bundles import BundleStore, unpack
-from raflow.model import Claim, DeploymentVersion, WorkerInfo
+from raflow.model import Claim, DeploymentVersion, Poll, Polled, WorkerInfo
 from raflow.service import Reaper
-from raflow.worker._ports import Poll, Polled
 
 if TYPE_CHECKING:
     from raflow.store import Store

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from raflow.model import Claim, DeploymentVersion, WorkerInfo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Poll:
-    """What a worker says of itself, and asks for."""
-
-    info: WorkerInfo
-    most: int
-    """How many runs it would take; 0: none, it only says that it is there."""
-    claim: str
-    """Unique to what it asks for: asking again, after an answer that was lost, is the same."""
-    waiting: tuple[str, ...] = ()
-    """Ids of runs that it has and has not begun."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Polled:
-    """What a worker is told."""
-
-    claims: tuple[Claim, ...] = ()
-    drain: bool = False
-    """Whether somebody wants it to take no more, and to end."""
+from raflow.model import Claim, DeploymentVersion, Poll, Polled
 
 
 class Work(Protocol):

@@ -15,9 +15,9 @@ from typing import Final
 
 from raflow import config, errors
 from raflow._util import new_id, version_of
-from raflow.model import Claim, WorkerInfo
+from raflow.model import Claim, Poll, WorkerInfo
 from raflow.worker import _messages, _runners
-from raflow.worker._ports import Poll, Work
+from raflow.worker._ports import Work
 from raflow.worker._runners import Key, Runner, heard
 
 _LOG: Final = logging.getLogger("raflow.worker")

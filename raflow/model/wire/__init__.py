@@ -29,6 +29,7 @@ from raflow.model.wire._calls import (
     Withdrawal,
 )
 from raflow.model.wire._json_form import dump_json, load_json
+from raflow.model.wire._work import Died, Done, GivenBack, Left, Moved
 
 __all__ = [
     "BATCH_MEDIA_TYPE",
@@ -39,13 +40,18 @@ __all__ = [
     "CacheKept",
     "CacheKeys",
     "Decision",
+    "Died",
+    "Done",
+    "GivenBack",
     "Holder",
     "Holders",
     "Incarnation",
     "LeaseBegin",
     "LeaseRenewal",
     "LeaseStanding",
+    "Left",
     "Mail",
+    "Moved",
     "Nothing",
     "ProcessNote",
     "RecordBegin",

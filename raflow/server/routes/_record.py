@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import anyio
 import anyio.to_thread
 from fastapi import Depends, Query, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from raflow import errors, model
 from raflow.model import Permission, StateType, TaskRunKey, wire
 from raflow.server import _problems
+from raflow.server._bodies import answered, sent
 from raflow.server._router import Caller, Routes, Verbs
 from raflow.server.schemas import In
 from raflow.service import Ingest, Recorded, begin_record
@@ -35,23 +35,6 @@ _Int64 = Annotated[int, Field(ge=-1, lt=2**63)]
 
 
 # --- What comes, and what goes --------------------------------------------------------------------
-
-
-def _sent(kind: Any) -> Any:
-    """Return what reads the body of a request."""
-
-    async def read(request: Request) -> Any:
-        try:
-            return wire.load_json(kind, await request.body(), strict=True)
-        except ValueError as error:
-            found = {"type": "value_error", "loc": ("body",), "msg": str(error)}
-            raise RequestValidationError([found]) from error
-
-    return Depends(read)
-
-
-def _answer(value: object) -> Response:
-    return Response(wire.dump_json(value), media_type="application/json")
 
 
 def _recorded(run_id: str, request: Request, caller: Caller) -> Recorded:
@@ -119,11 +102,11 @@ class InputsQuery(In):
 
 @routes.post("/record", Permission.AUTHOR, status_code=201, response_class=Response)
 def begin_recording(
-    request: Request, caller: Caller, begin: Annotated[wire.RecordBegin, _sent(wire.RecordBegin)]
+    request: Request, caller: Caller, begin: Annotated[wire.RecordBegin, sent(wire.RecordBegin)]
 ) -> Response:
     """Return a token with which a run, new or old, is recorded."""
     begun = begin_record(request.app.state.store, begin, actor=caller.actor)
-    answer = _answer(begun)
+    answer = answered(begun)
     answer.status_code = 201
     return answer
 
@@ -131,7 +114,13 @@ def begin_recording(
 @routes.get("/record/paces", Permission.AUTHOR, response_class=Response)
 def get_paces(query: Annotated[PacesQuery, Query()], verbs: Verbs) -> Response:
     """Return what earlier runs of the same code have learned about its tasks."""
-    return _answer(verbs.flows.paces(query.flow, query.fingerprint))
+    return answered(verbs.flows.paces(query.flow, query.fingerprint))
+
+
+@routes.get("/record/{run_id}/paces", Permission.RECORD, response_class=Response)
+def get_paces_for_run(query: Annotated[PacesQuery, Query()], run: _Run) -> Response:
+    """Return the same to the process of a run, for its flow and for those of its subflows."""
+    return answered(run.paces(query.flow, query.fingerprint))
 
 
 @routes.post("/record/{run_id}/batches", Permission.RECORD, response_class=Response)
@@ -163,7 +152,7 @@ async def send_batch(run_id: str, request: Request, caller: Caller) -> Response:
         applied = await asyncio.wrap_future(done)
     finally:
         ingest.leave(room)
-    return _answer(wire.BatchTaken(applied=applied))
+    return answered(wire.BatchTaken(applied=applied))
 
 
 # --- Leases and requests --------------------------------------------------------------------------
@@ -172,28 +161,26 @@ async def send_batch(run_id: str, request: Request, caller: Caller) -> Response:
 @routes.get("/record/{run_id}/lease", Permission.RECORD, response_class=Response)
 def get_lease(run: _Run) -> Response:
     """Return which process has the run."""
-    return _answer(run.lease())
+    return answered(run.lease())
 
 
 @routes.post("/record/{run_id}/lease", Permission.RECORD, response_class=Response)
-def renew_lease(
-    run: _Run, wish: Annotated[wire.LeaseRenewal, _sent(wire.LeaseRenewal)]
-) -> Response:
+def renew_lease(run: _Run, wish: Annotated[wire.LeaseRenewal, sent(wire.LeaseRenewal)]) -> Response:
     """Renew the lease of a process; return what others ask of the run."""
-    return _answer(run.renew(wish))
+    return answered(run.renew(wish))
 
 
 @routes.post("/record/{run_id}/lease/begin", Permission.RECORD, response_class=Response)
-def take_over_run(run: _Run, wish: Annotated[wire.LeaseBegin, _sent(wire.LeaseBegin)]) -> Response:
+def take_over_run(run: _Run, wish: Annotated[wire.LeaseBegin, sent(wire.LeaseBegin)]) -> Response:
     """Let a process take the run over; from then on nobody else can write for it."""
-    return _answer(run.take_over(wish))
+    return answered(run.take_over(wish))
 
 
 @routes.post("/record/{run_id}/lease/let-go", Permission.RECORD, response_class=Response)
-def let_run_go(run: _Run, which: Annotated[wire.Incarnation, _sent(wire.Incarnation)]) -> Response:
+def let_run_go(run: _Run, which: Annotated[wire.Incarnation, sent(wire.Incarnation)]) -> Response:
     """Give the run back."""
     run.let_go(which)
-    return _answer(wire.Nothing())
+    return answered(wire.Nothing())
 
 
 @routes.get("/record/{run_id}/requests", Permission.RECORD, response_class=Response)
@@ -211,9 +198,9 @@ async def wait_for_requests(
             left = deadline - anyio.current_time()
             is_new = any(found.id > query.after for found in mail.requests)
             if is_new or mail.fenced or left <= 0 or state.closing:
-                return _answer(mail)
+                return answered(mail)
             if await request.is_disconnected():
-                return _answer(mail)
+                return answered(mail)
             await waiter.wait(min(left, _LOOK_SECONDS))
 
 
@@ -221,26 +208,26 @@ async def wait_for_requests(
     "/record/{run_id}/requests/{number}/answered", Permission.RECORD, response_class=Response
 )
 def answer_request(
-    run: _Run, number: _Int64, told: Annotated[wire.RequestOutcome, _sent(wire.RequestOutcome)]
+    run: _Run, number: _Int64, told: Annotated[wire.RequestOutcome, sent(wire.RequestOutcome)]
 ) -> Response:
     """Tell what became of a request."""
     run.answered(number, told)
-    return _answer(wire.Nothing())
+    return answered(wire.Nothing())
 
 
 @routes.get("/record/{run_id}/processes", Permission.RECORD, response_class=Response)
 def get_processes(run: _Run) -> Response:
     """Return the processes that were noted for the run."""
-    return _answer(run.processes())
+    return answered(run.processes())
 
 
 @routes.post("/record/{run_id}/processes", Permission.RECORD, response_class=Response)
 def note_processes(
-    run: _Run, note: Annotated[wire.ProcessNote, _sent(wire.ProcessNote)]
+    run: _Run, note: Annotated[wire.ProcessNote, sent(wire.ProcessNote)]
 ) -> Response:
     """Note processes that work for the run, and might outlive the one that drives it."""
     run.note_processes(note)
-    return _answer(wire.Nothing())
+    return answered(wire.Nothing())
 
 
 # --- Limits, values, people -----------------------------------------------------------------------
@@ -249,80 +236,80 @@ def note_processes(
 @routes.get("/record/{run_id}/limits", Permission.RECORD, response_class=Response)
 def get_limits(run: _Run) -> Response:
     """Return every limit, with those who hold its slots and those in line."""
-    return _answer(run.limits())
+    return answered(run.limits())
 
 
 @routes.post("/record/{run_id}/limits/acquire", Permission.RECORD, response_class=Response)
-def acquire_slots(run: _Run, wish: Annotated[wire.SlotsWish, _sent(wire.SlotsWish)]) -> Response:
+def acquire_slots(run: _Run, wish: Annotated[wire.SlotsWish, sent(wire.SlotsWish)]) -> Response:
     """Take slots of limits, or a place in line."""
-    return _answer(run.acquire(wish))
+    return answered(run.acquire(wish))
 
 
 @routes.post("/record/{run_id}/limits/renew", Permission.RECORD, response_class=Response)
-def renew_slots(run: _Run, wish: Annotated[wire.Seconds, _sent(wire.Seconds)]) -> Response:
+def renew_slots(run: _Run, wish: Annotated[wire.Seconds, sent(wire.Seconds)]) -> Response:
     """Renew the slots that the run holds."""
-    return _answer(run.renew_slots(wish))
+    return answered(run.renew_slots(wish))
 
 
 @routes.post("/record/{run_id}/limits/release", Permission.RECORD, response_class=Response)
-def release_slots(run: _Run, whose: Annotated[wire.Holder, _sent(wire.Holder)]) -> Response:
+def release_slots(run: _Run, whose: Annotated[wire.Holder, sent(wire.Holder)]) -> Response:
     """Give back what a holder has, or waits for."""
     run.release(whose)
-    return _answer(wire.Nothing())
+    return answered(wire.Nothing())
 
 
 @routes.post("/record/{run_id}/limits/release-all", Permission.RECORD, response_class=Response)
 def release_all_slots(run: _Run) -> Response:
     """Give back what the run has, or waits for."""
     run.release_all()
-    return _answer(wire.Nothing())
+    return answered(wire.Nothing())
 
 
 @routes.post("/record/{run_id}/cache/find", Permission.RECORD, response_class=Response)
-def find_values(run: _Run, wanted: Annotated[wire.CacheKeys, _sent(wire.CacheKeys)]) -> Response:
+def find_values(run: _Run, wanted: Annotated[wire.CacheKeys, sent(wire.CacheKeys)]) -> Response:
     """Return values that were computed before."""
-    return _answer(run.find_values(wanted))
+    return answered(run.find_values(wanted))
 
 
 @routes.post("/record/{run_id}/cache/keep", Permission.RECORD, response_class=Response)
-def keep_values(run: _Run, kept: Annotated[wire.CacheKept, _sent(wire.CacheKept)]) -> Response:
+def keep_values(run: _Run, kept: Annotated[wire.CacheKept, sent(wire.CacheKept)]) -> Response:
     """Keep values that this run has computed, for others to find."""
     run.keep_values(kept)
-    return _answer(wire.Nothing())
+    return answered(wire.Nothing())
 
 
 @routes.post("/record/{run_id}/cache/claim", Permission.RECORD, response_class=Response)
-def claim_value(run: _Run, claim: Annotated[wire.CacheClaim, _sent(wire.CacheClaim)]) -> Response:
+def claim_value(run: _Run, claim: Annotated[wire.CacheClaim, sent(wire.CacheClaim)]) -> Response:
     """Let one holder at a time compute a value."""
-    return _answer(run.claim_value(claim))
+    return answered(run.claim_value(claim))
 
 
 @routes.post("/record/{run_id}/cache/withdraw", Permission.RECORD, response_class=Response)
 def withdraw_values(
-    run: _Run, which: Annotated[wire.Withdrawal, _sent(wire.Withdrawal)]
+    run: _Run, which: Annotated[wire.Withdrawal, sent(wire.Withdrawal)]
 ) -> Response:
     """Forget what task runs of this run have computed."""
-    return _answer(run.withdraw_values(which))
+    return answered(run.withdraw_values(which))
 
 
 @routes.get("/record/{run_id}/inputs", Permission.RECORD, response_class=Response)
 def get_questions(query: Annotated[InputsQuery, Query()], run: _Run) -> Response:
     """Return what the run asks of people."""
-    return _answer(run.questions(open_only=query.open_only))
+    return answered(run.questions(open_only=query.open_only))
 
 
 @routes.post("/record/{run_id}/inputs", Permission.RECORD, response_class=Response)
 def ask_people(
-    run: _Run, question: Annotated[model.InputRequest, _sent(model.InputRequest)]
+    run: _Run, question: Annotated[model.InputRequest, sent(model.InputRequest)]
 ) -> Response:
     """Ask people, or find the answer if the run has asked this before."""
-    return _answer(run.ask_person(question))
+    return answered(run.ask_person(question))
 
 
 @routes.post("/record/{run_id}/inputs/{number}", Permission.RECORD, response_class=Response)
 def let_default_count(run: _Run, number: _Int64) -> Response:
     """Answer a question with its default, as nobody has."""
-    return _answer(run.let_default_count(number))
+    return answered(run.let_default_count(number))
 
 
 # --- What is on record ----------------------------------------------------------------------------
@@ -331,44 +318,44 @@ def let_default_count(run: _Run, number: _Int64) -> Response:
 @routes.get("/record/{run_id}/run", Permission.RECORD, response_class=Response)
 def get_recorded_run(run: _Run) -> Response:
     """Return the run as it is kept."""
-    return _answer(run.run())
+    return answered(run.run())
 
 
 @routes.get("/record/{run_id}/children", Permission.RECORD, response_class=Response)
 def get_children(run: _Run) -> Response:
     """Return the runs that the body of this one has started."""
-    return _answer(run.children())
+    return answered(run.children())
 
 
 @routes.get("/record/{run_id}/states", Permission.RECORD, response_class=Response)
 def get_recorded_states(run: _Run) -> Response:
     """Return what the run went through."""
-    return _answer(run.states())
+    return answered(run.states())
 
 
 @routes.get("/record/{run_id}/result", Permission.RECORD, response_class=Response)
 def get_recorded_result(query: Annotated[KeyQuery, Query()], run: _Run) -> Response:
     """Return what is known about a value; null if there is none."""
-    return _answer(run.result(query.key))
+    return answered(run.result(query.key))
 
 
 @routes.get("/record/{run_id}/numbers", Permission.RECORD, response_class=Response)
 def get_numbers(run: _Run) -> Response:
     """Return where the record goes on counting."""
-    return _answer(run.numbers())
+    return answered(run.numbers())
 
 
 @routes.get("/record/{run_id}/rows", Permission.RECORD, response_class=Response)
 def get_rows(query: Annotated[RowsQuery, Query()], run: _Run) -> Response:
     """Return task runs that have a row of their own."""
-    return _answer(run.rows(after=query.key or TaskRunKey(-1, -1), limit=query.limit))
+    return answered(run.rows(after=query.key or TaskRunKey(-1, -1), limit=query.limit))
 
 
 @routes.get("/record/{run_id}/task-runs", Permission.RECORD, response_class=Response)
 def get_task_runs(query: Annotated[RowsQuery, Query()], run: _Run) -> Response:
     """Return task runs."""
     types = frozenset(query.state) or None
-    return _answer(run.task_runs(types=types, after=query.key, limit=query.limit))
+    return answered(run.task_runs(types=types, after=query.key, limit=query.limit))
 
 
 @routes.get("/record/{run_id}/nodes", Permission.RECORD, response_class=Response)

@@ -105,9 +105,11 @@ def list_tokens(verbs: Verbs) -> Page[TokenOut]:
 
 @routes.post("/tokens", Permission.ADMIN, status_code=201)
 def make_token(wanted: TokenIn, verbs: Verbs) -> TokenMadeOut:
-    """Make a token for a person or a program. Its text is told only now."""
+    """Make a token for a person, a program or a worker. Its text is told only now."""
     seconds = None if wanted.days is None else wanted.days * 86_400
-    made = verbs.tokens.make(name=wanted.name, role=wanted.role, seconds=seconds)
+    made = verbs.tokens.make(
+        name=wanted.name, role=wanted.role, kind=wanted.kind, scope=wanted.pool, seconds=seconds
+    )
     return TokenMadeOut.of_made(made)
 
 

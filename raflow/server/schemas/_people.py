@@ -105,7 +105,12 @@ class TokenIn(In):
     """A token to be made."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w.@ -]+$")]
+    kind: Literal[TokenKind.USER, TokenKind.WORKER] = TokenKind.USER
+    """Of a person or program, or of a worker, which may take runs and nothing else."""
     role: Role = Role.VIEWER
+    """Of a person or program."""
+    pool: Annotated[str, Field(max_length=200)] = ""
+    """The only pool of a worker. Empty: any."""
     days: Annotated[float, Field(gt=0, le=3650)] | None = None
     """How long it counts. Null: until it is revoked."""
 
