@@ -23,6 +23,13 @@ def worker(
         typer.Option(help="Where tasks run. Default: what the flow says, else RAFLOW_BACKEND."),
     ] = None,
     ray_address: RayAddress = None,
+    api_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The service whose runs it takes, with the token in RAFLOW_API_TOKEN. Default: "
+            "RAFLOW_API_URL, else the database."
+        ),
+    ] = None,
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -46,5 +53,6 @@ def worker(
         runners=runners,
         backend=backend.value if backend else None,
         ray_address=ray_address,
+        api_url=api_url,
         drain_seconds=drain_seconds,
     )

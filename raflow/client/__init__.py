@@ -4,6 +4,7 @@
 - `_calls`: what a run asks: with the token of the run, again where that makes sense.
 - `_spool`: batches on disk that the service has not confirmed; `_outbox` sends them in order.
 - `_mailbox`: what others ask of a run, as soon as they do.
+- `_work`: what a worker asks.
 - `_remote_store`, `_groups`: what stands for the store, for the runtime.
 """
 
@@ -12,5 +13,6 @@ from __future__ import annotations
 from raflow.client._http import Connection, check_url
 from raflow.client._remote_store import RemoteStore
 from raflow.client._spool import Spool, Waiting
+from raflow.client._work import WorkClient
 
-__all__ = ["Connection", "RemoteStore", "Spool", "Waiting", "check_url"]
+__all__ = ["Connection", "RemoteStore", "Spool", "Waiting", "WorkClient", "check_url"]

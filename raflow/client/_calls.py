@@ -26,6 +26,8 @@ class Calls:
         """Take the connection, and the token of whoever runs flows here."""
         self.connection = connection
         self.api_token = token
+        self.only = ""
+        """The run that the token is good for, with its subflows; empty: for any."""
         self._roots: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
 
@@ -47,8 +49,19 @@ class Calls:
             self.begin(wire.RecordBegin(run_id=flow_run_id))
         return self._roots[flow_run_id]
 
+    def confine(self, flow_run_id: str) -> None:
+        """Take note that the token is that of a run, whose process this one is."""
+        self.only = flow_run_id
+        self._roots[flow_run_id] = flow_run_id
+        self._tokens[flow_run_id] = self.api_token
+
     def begin(self, which: wire.RecordBegin) -> str:
         """Get the token for a run; return the id of the run."""
+        if self.only:
+            # Whether it belongs to that run, the service knows.
+            found = which.find or which.run_id
+            self._roots[found] = self.only
+            return found
         data = self.connection.ask(
             "POST", "/record", token=self.api_token, body=wire.dump_json(which)
         )
@@ -73,7 +86,7 @@ class Calls:
         try:
             return ask(self.token_of(root_id))
         except errors.UnauthenticatedError:
-            if not self.api_token:
+            if not self.api_token or self.only:
                 raise
             del self._tokens[root_id]
             return ask(self.token_of(root_id))

@@ -56,9 +56,13 @@ class Outbox:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def adopt(self) -> int:
-        """Take up what processes that are gone have left; return of how many runs that is."""
-        found = list(self._spool.left_behind(self._url))
+    def adopt(self, only: str = "") -> int:
+        """Take up what processes that are gone have left; return of how many runs that is.
+
+        Args:
+            only: The root run to look for. Default: all.
+        """
+        found = list(self._spool.left_behind(self._url, only))
         for spool in found:
             with self._lock:
                 known = self._lines.setdefault(spool.root_id, _Line(spool))

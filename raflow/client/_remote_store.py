@@ -56,7 +56,7 @@ class RemoteStore:
 
         Args:
             url: The service: `https://host:port`.
-            token: One that may author.
+            token: One that may author, or that of the only run that is recorded.
             home: Where batches wait while the service is away.
             spool_bytes: So much of a run waits at most; then the run does.
             adopt: Whether to send what earlier processes have left. Default: yes.
@@ -80,14 +80,21 @@ class RemoteStore:
             found._connection.close()
             raise
         if adopt:
-            found._outbox.adopt()
+            found._adopt()
         return found
+
+    def _adopt(self) -> int:
+        """Take up what earlier processes have left, as far as the token allows."""
+        return self._outbox.adopt(self._calls.only)
 
     def _check(self) -> None:
         told = patiently(
             lambda: self._connection.ask("GET", "/me", token=self._calls.api_token), _OPEN_SECONDS
         )
-        if "author" not in orjson.loads(told)["permissions"]:
+        me = orjson.loads(told)
+        if "record" in me["permissions"]:
+            self._calls.confine(me["scope"])
+        elif "author" not in me["permissions"]:
             raise errors.AccessError(
                 f"The token for the service at {self._connection.url} may not record runs: that "
                 "needs the role author."
@@ -109,7 +116,7 @@ class RemoteStore:
         Raises:
             StoreError: The service was not there in time.
         """
-        found = self._outbox.adopt()
+        found = self._adopt()
         self._outbox.settle_all(seconds)
         return found
 
@@ -176,17 +183,19 @@ class RemoteStore:
 
     def paces(self, flow: str, fingerprint: str) -> Mapping[str, model.TaskPace]:
         """Return what earlier runs of the same code have learned about its tasks, by task."""
+        query = {"flow": flow, "fingerprint": fingerprint}
+        if self._calls.only:
+            return self._calls.get(
+                self._calls.only, "/paces", dict[str, model.TaskPace], query=query
+            )
         data = self._connection.ask(
-            "GET",
-            "/record/paces",
-            token=self._calls.api_token,
-            query={"flow": flow, "fingerprint": fingerprint},
+            "GET", "/record/paces", token=self._calls.api_token, query=query
         )
         return wire.load_json(dict[str, model.TaskPace], data)
 
     def find_flow_run(self, text: str) -> model.FlowRun:
         """Return the flow run that a person means, once all that was left behind is on record."""
-        self._outbox.adopt()
+        self._adopt()
         self._outbox.settle_all(PATIENCE_SECONDS)
         run_id = patiently(lambda: self._calls.begin(wire.RecordBegin(find=text)), PATIENCE_SECONDS)
         return self._calls.get(run_id, "/run", model.FlowRun, patience=PATIENCE_SECONDS)

@@ -61,10 +61,15 @@ class Spool:
         """Return what waits of a root run; nobody else may use it as long as anything does."""
         return RunSpool(self._directory, root_id, url)
 
-    def left_behind(self, url: str) -> Iterator[RunSpool]:
-        """Yield what processes that are gone have left for a service; it is locked then."""
+    def left_behind(self, url: str, only: str = "") -> Iterator[RunSpool]:
+        """Yield what processes that are gone have left for a service; it is locked then.
+
+        Args:
+            url: The service.
+            only: The root run to look for. Default: all.
+        """
         for found in self._all():
-            if found.url != url or not found.lock():
+            if found.url != url or only not in {"", found.root_id} or not found.lock():
                 continue
             if len(found):
                 yield found

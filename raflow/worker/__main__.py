@@ -17,6 +17,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--drain-seconds", type=float, default=60.0)
     parser.add_argument("--backend", choices=["ray", "local"])
     parser.add_argument("--ray-address")
+    parser.add_argument("--api-url")
     return parser.parse_args()
 
 
@@ -24,7 +25,9 @@ def main() -> int:
     """Run a worker; return the exit code, which is that of the command line."""
     given = _parse()
     try:
-        settings = config.load(backend=given.backend, ray_address=given.ray_address)
+        settings = config.load(
+            backend=given.backend, ray_address=given.ray_address, api_url=given.api_url
+        )
         return work(
             settings,
             pool=given.pool,

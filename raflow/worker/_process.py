@@ -1,7 +1,8 @@
-"""A worker as a process: its signals, its log, and the database that it works on."""
+"""A worker as a process: its signals, its log, and the record that it works on."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from raflow import config
+from raflow import config, errors
 from raflow.store import Store
 from raflow.worker._local import LocalWork
+from raflow.worker._ports import Work
 from raflow.worker._worker import Worker
 
 CANCELLED: Final = 130
@@ -41,13 +43,14 @@ def work(
 
     Raises:
         StoreError: The database cannot be opened.
+        ConfigError: A service is named without a token for it, or wrongly.
+        AccessError: The token does not count, or not for this pool.
     """
     log_to_stderr(settings.log_level)
-    embedded = not settings.database_url
-    with Store.open(settings.database, log_dir=settings.logs, create=embedded) as store:
-        logging.getLogger("raflow.worker").info("the record is %s", store.shown_url)
+    with _opened(settings) as (found, where):
+        logging.getLogger("raflow.worker").info("the record is %s", where)
         worker = Worker(
-            LocalWork(store, settings),
+            found,
             settings,
             pool=pool,
             runners=runners,
@@ -57,6 +60,28 @@ def work(
         with drained_by_signals([worker]):
             worker.run()
     return CANCELLED if worker.ends_at_once else 0
+
+
+@contextmanager
+def _opened(settings: config.Settings) -> Iterator[tuple[Work, str]]:
+    """Open where runs come from: a service, or the database; tell its name, too."""
+    if not settings.api_url:
+        embedded = not settings.database_url
+        with Store.open(settings.database, log_dir=settings.logs, create=embedded) as store:
+            yield LocalWork(store, settings), store.shown_url
+        return
+    # Imported only here: a worker of this machine's database asks nobody.
+    from raflow.client import WorkClient  # noqa: PLC0415
+    from raflow.worker._remote import RemoteWork  # noqa: PLC0415
+
+    token = settings.api_token.get_secret_value()
+    if not token:
+        raise errors.ConfigError(
+            f"The service {settings.api_url} is named, and RAFLOW_API_TOKEN has no token for it. "
+            'An administrator makes one with `POST /api/v1/tokens`, of the kind "worker".'
+        )
+    with contextlib.closing(WorkClient(settings.api_url, token)) as client:
+        yield RemoteWork(client, settings), settings.api_url
 
 
 @contextmanager

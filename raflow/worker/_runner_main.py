@@ -14,6 +14,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, Final, assert_never
 
+import pydantic
+
 from raflow import errors, runtime
 from raflow.define import Flow, find_flow
 from raflow.model import Claim, Work
@@ -88,7 +90,10 @@ def _done(
 
 def _work(flow: Flow[..., Any], claim: Claim, load: _messages.Load) -> str:
     """Do what is to be done for a run; return the state that it is in then."""
-    settings, entrypoint = load.settings, load.version.spec.entrypoint
+    # With the token of the run: nothing that its code does can harm others.
+    token = pydantic.SecretStr(claim.token)
+    settings = load.settings.model_copy(update={"api_token": token})
+    entrypoint = load.version.spec.entrypoint
     match claim.work:
         case Work.RUN:
             outcome = runtime.run_claimed(flow, claim, settings=settings, entrypoint=entrypoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from raflow.model import Claim, DeploymentVersion
 from raflow.worker import _messages
 
 _MODULE: Final = "raflow.worker._runner_main"
+_TOKEN: Final = "RAFLOW_API_TOKEN"  # noqa: S105  # a name
 LOAD_SECONDS: Final = 300.0
 """So long a process may take to load its code and to reach where it runs."""
 _LEAVE_SECONDS: Final = 10.0
@@ -70,6 +72,7 @@ class Runner:
                 # Where it is says nothing of what it imports but the code of the user.
                 [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
                 cwd=folder,
+                env={name: text for name, text in os.environ.items() if name != _TOKEN},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

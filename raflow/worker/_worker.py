@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+import pydantic
+
 from raflow import config, errors
 from raflow._util import new_id, version_of
 from raflow.model import Claim, Poll, WorkerInfo
@@ -78,7 +80,9 @@ class Worker:
                 another worker goes on with them.
         """
         self._work = work
-        self._settings = settings.model_copy(update={"reap": False})
+        # The token of a worker is none of the flows' business.
+        hidden = {"reap": False, "api_token": pydantic.SecretStr("")}
+        self._settings = settings.model_copy(update=hidden)
         self._limit = runners or os.cpu_count() or 1
         self._drain_seconds = drain_seconds
         self._runners: list[Runner] = []

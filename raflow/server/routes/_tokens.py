@@ -59,6 +59,7 @@ def begin_session(wanted: SessionIn, request: Request) -> Response:
         kind=made.token.kind,
         role=made.token.role,
         permissions=sorted(permissions(made.token)),
+        scope=made.token.scope,
         csrf=_auth.csrf_of(made.text),
     )
     answer = JSONResponse(me.model_dump(mode="json"), 201)
@@ -93,6 +94,7 @@ def get_me(caller: Caller) -> MeOut:
         kind=caller.token.kind,
         role=caller.token.role,
         permissions=sorted(caller.permissions),
+        scope=caller.token.scope,
         csrf=caller.csrf,
     )
 
