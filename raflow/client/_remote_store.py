@@ -22,6 +22,8 @@ from raflow.model import wire
 _SEND_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 5.0
 _OPEN_SECONDS: Final = 5.0
+_OF_A_RUN: Final = "raflow_r"
+"""How the token of a run begins."""
 _KEPT: Final = "kept-until-sent"
 _ENDS: Final = frozenset({model.StateName.SUSPENDED})
 
@@ -88,13 +90,15 @@ class RemoteStore:
         return self._outbox.adopt(self._calls.only)
 
     def _check(self) -> None:
-        told = patiently(
-            lambda: self._connection.ask("GET", "/me", token=self._calls.api_token), _OPEN_SECONDS
-        )
-        me = orjson.loads(told)
-        if "record" in me["permissions"]:
-            self._calls.confine(me["scope"])
-        elif "author" not in me["permissions"]:
+        token = self._calls.api_token
+        if token.startswith(_OF_A_RUN):
+            begun = patiently(
+                lambda: self._connection.ask("GET", "/record", token=token), _OPEN_SECONDS
+            )
+            self._calls.confine(wire.load_json(wire.RecordBegun, begun).root_id)
+            return
+        told = patiently(lambda: self._connection.ask("GET", "/me", token=token), _OPEN_SECONDS)
+        if "author" not in orjson.loads(told)["permissions"]:
             raise errors.AccessError(
                 f"The token for the service at {self._connection.url} may not record runs: that "
                 "needs the role author."

@@ -6,8 +6,8 @@
 - `_messages`: what the two say to each other.
 - `_process`, `__main__`: a worker as a process, with signals and a log.
 - `_serve`: deployments that a program serves itself.
-- `_ports`, `_local`, `_remote`: where runs and code come from: a port, the database of this machine,
-  and a service.
+- `_ports`, `_local`, `_remote`: where runs and code come from: a port, the database of this
+  machine, and a service.
 """
 
 from __future__ import annotations

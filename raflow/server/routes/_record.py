@@ -111,6 +111,13 @@ def begin_recording(
     return answer
 
 
+@routes.get("/record", Permission.RECORD, response_class=Response)
+def get_recorded(caller: Caller) -> Response:
+    """Return which run the token is good for that is asked with."""
+    run = caller.token.scope
+    return answered(wire.RecordBegun(run_id=run, root_id=run, token=""))
+
+
 @routes.get("/record/paces", Permission.AUTHOR, response_class=Response)
 def get_paces(query: Annotated[PacesQuery, Query()], verbs: Verbs) -> Response:
     """Return what earlier runs of the same code have learned about its tasks."""

@@ -59,7 +59,6 @@ def begin_session(wanted: SessionIn, request: Request) -> Response:
         kind=made.token.kind,
         role=made.token.role,
         permissions=sorted(permissions(made.token)),
-        scope=made.token.scope,
         csrf=_auth.csrf_of(made.text),
     )
     answer = JSONResponse(me.model_dump(mode="json"), 201)
@@ -94,7 +93,6 @@ def get_me(caller: Caller) -> MeOut:
         kind=caller.token.kind,
         role=caller.token.role,
         permissions=sorted(caller.permissions),
-        scope=caller.token.scope,
         csrf=caller.csrf,
     )
 

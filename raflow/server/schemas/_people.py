@@ -128,8 +128,6 @@ class MeOut(Out):
     kind: TokenKind
     role: Role
     permissions: list[Permission]
-    scope: str
-    """The pool of a worker, or the flow run that a token is good for; empty: it is not confined."""
     csrf: str
     """What a browser repeats as `X-Raflow-CSRF`; empty without a session."""
 
