@@ -1,0 +1,194 @@
+"""The engine, the mail, Ray's answers and alarms reach a session by threads of their own.
+
+One of them goes on at a time, for as many lines as is drawn: so two threads meet at any line of the
+session's code, and what is found can be repeated.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
+from raflow.execute.ray import _endings, _session, _tenures
+from tests.ray.session_machine import Process, SessionMachine
+
+_TRACED = {module.__file__ for module in (_session, _tenures, _endings)}
+_HANGS_SECONDS = 30.0
+LINES = st.sampled_from([1, 2, 3, 5, 8, 13, 21, 34, 1000])
+
+
+class Turn:
+    """A thread in the session's code, which goes on for some lines when it is told to."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.is_over = False
+        self.error: BaseException | None = None
+        self.waits_for: DrawnLock | None = None
+        self._action = action
+        self._left = 0
+        self._go = threading.Semaphore(0)
+        self._stopped = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def can_go_on(self) -> bool:
+        return self.waits_for is None or self.waits_for.owner is None
+
+    def go_on(self, lines: int) -> None:
+        self._left = lines
+        self._go.release()
+        assert self._stopped.acquire(timeout=_HANGS_SECONDS), "it hangs"
+        if self.error is not None:
+            raise self.error
+
+    def pause(self) -> None:
+        self._stopped.release()
+        self._go.acquire()
+
+    def _run(self) -> None:
+        _of_thread.turn = self
+        self._go.acquire()
+        sys.settrace(self._enter)
+        try:
+            self._action()
+        except BaseException as error:  # noqa: BLE001 - it is raised again by who has it go on
+            self.error = error
+        finally:
+            sys.settrace(None)
+            self.is_over = True
+            self._stopped.release()
+
+    def _enter(self, frame: FrameType, _event: str, _arg: object) -> Any:
+        return self._line if frame.f_code.co_filename in _TRACED else None
+
+    def _line(self, _frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "line":
+            while self._left == 0:
+                self.pause()
+            self._left -= 1
+        return self._line
+
+
+_of_thread = threading.local()
+
+
+class DrawnLock:
+    """A lock for which a turn waits by not going on."""
+
+    def __init__(self) -> None:
+        self.owner: object = None
+
+    def __enter__(self) -> None:
+        turn: Turn | None = getattr(_of_thread, "turn", None)
+        while self.owner is not None:
+            assert turn is not None, "every turn is over"
+            assert self.owner is not turn, "it waits for itself"
+            turn.waits_for = self
+            turn.pause()
+        if turn is not None:
+            turn.waits_for = None
+        self.owner = turn or self
+
+    def __exit__(self, *_: object) -> None:
+        self.owner = None
+
+
+class ThreadsMachine(SessionMachine):
+    """Has all threads that speak to a session do so at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: dict[str, Turn] = {}
+        self.in_turns = True
+        self.session._tools.tenures._lock = DrawnLock()  # type: ignore[assignment]
+        self.session._ending = DrawnLock()  # type: ignore[assignment]
+
+    def do(self, thread: str, action: Callable[[], None]) -> None:
+        """Have a thread begin something."""
+        if self.in_turns:
+            assert thread not in self.turns
+            self.turns[thread] = Turn(action)
+        else:
+            action()
+
+    def go_on_with(self, thread: str, lines: int) -> None:
+        turn = self.turns.pop(thread)
+        turn.go_on(lines)
+        if not turn.is_over:
+            self.turns[thread] = turn
+
+    def is_free(self, thread: str) -> bool:
+        return thread not in self.turns
+
+    def can_go_on(self) -> list[str]:
+        return [thread for thread, turn in self.turns.items() if turn.can_go_on]
+
+    @precondition(lambda self: self.is_free("engine"))
+    @rule(count=st.integers(1, 4), odd=st.integers(0, 9))
+    def submit(self, count: int, odd: int) -> None:
+        again = super().submit
+        self.do("engine", lambda: again(count, odd))
+
+    @precondition(lambda self: self.is_free("engine") and self.session.flights)
+    @rule(data=st.data(), force=st.booleans())
+    def cancel(self, data: st.DataObject, force: bool) -> None:
+        batch = data.draw(st.sampled_from(sorted(one.spec.id for one in self.session.flights)))
+        self.ray.unwanted.add(batch)
+        self.do("engine", lambda: self.session.cancel(batch, force=force))
+
+    @precondition(lambda self: self.is_free("alarms") and self.ray.alarms)
+    @rule()
+    def insist(self) -> None:
+        self.do("alarms", self.ray.alarms.pop(0))
+
+    @precondition(lambda self: self.can_go_on())
+    @rule(data=st.data(), lines=LINES)
+    def take_turns(self, data: st.DataObject, lines: int) -> None:
+        self.go_on_with(data.draw(st.sampled_from(self.can_go_on())), lines)
+
+    @precondition(lambda self: self.can_go_on())
+    @rule(data=st.data())
+    def take_many_turns(self, data: st.DataObject) -> None:
+        for lines in data.draw(st.lists(LINES, min_size=4, max_size=12)):
+            if self.can_go_on():
+                self.go_on_with(data.draw(st.sampled_from(self.can_go_on())), lines)
+            self.something(data)
+
+    def steps_of(self, process: Process, data: st.DataObject) -> list[Callable[[], None]]:
+        steps = super().steps_of(process, data)
+        if process.wire.to_driver and not self.is_free("mail"):
+            del steps[0]
+        if process.is_over and process.number in self.ray.awaited and not self.is_free("poll"):
+            steps.pop()
+        return steps
+
+    @invariant()
+    def what_is_out_is_somewhere(self) -> None:
+        if not self.turns:
+            super().what_is_out_is_somewhere()
+
+    def teardown(self) -> None:
+        while self.turns:
+            assert self.can_go_on(), "all wait for each other"
+            for thread in self.can_go_on():
+                if thread in self.can_go_on():
+                    self.go_on_with(thread, 1000)
+        self.in_turns = False
+        super().teardown()
+
+
+TestThreads = ThreadsMachine.TestCase
+TestThreads.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
