@@ -43,9 +43,9 @@ class Settings(pydantic_settings.BaseSettings):
     """Lowest level of `logging` records that are kept."""
     cancel_grace_seconds: float = 10.0
     """How long running tasks may take to stop after a cancel before they are killed."""
-    ray_stay: bool = False
+    ray_stay: bool | None = None
     """Whether a worker process that has ended a batch of calls stays for a moment to take the next
-    one. Without, each batch is a Ray task of its own."""
+    one. Without, each batch is a Ray task of its own. Default: on a Ray that raflow has started."""
     worker_start_seconds: pydantic.PositiveFloat = 90.0
     """How long a run waits while Ray can start no worker process; then it ends (see `resume`)."""
     reap: bool = True

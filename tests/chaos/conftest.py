@@ -62,13 +62,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return told
 
 
-_STAY = ("test_cancels", "test_worker_deaths", "test_two_hosts")
-
-
 @pytest.fixture(autouse=True)
 def _stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where worker processes fare badly, have them run one batch after the other."""
-    if request.path.stem in _STAY:
+    """Where hosts fare badly, have processes run one batch after the other, as on a local Ray."""
+    if request.path.stem == "test_two_hosts":
         monkeypatch.setenv("RAFLOW_RAY_STAY", "1")
 
 

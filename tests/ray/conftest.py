@@ -18,7 +18,7 @@ GRACE = 3.0
 @pytest.fixture(scope="session")
 def ray_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayBackend]:
     home = tmp_path_factory.mktemp("home")
-    backend = RayBackend(home=home, num_cpus=2, grace_seconds=GRACE)
+    backend = RayBackend(home=home, num_cpus=2, grace_seconds=GRACE, stay=False)
     yield backend
     backend.close()
 

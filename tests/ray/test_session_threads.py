@@ -144,6 +144,34 @@ class ThreadsMachine(SessionMachine):
         self.ray.unwanted.add(batch)
         self.do("engine", lambda: self.session.cancel(batch, force=force))
 
+    @precondition(lambda self: not self.turns and self.at_work())
+    @rule(data=st.data(), force=st.booleans(), waiting=st.integers(0, 3))
+    def cancel_what_ends(self, data: st.DataObject, force: bool, waiting: int) -> None:
+        self.in_turns = False
+        super().submit(waiting, 0)
+        self.in_turns = True
+        process = data.draw(st.sampled_from(self.at_work()))
+        batch = process.last
+        self.finish(process, small=True)
+        self.ray.unwanted.add(batch)
+        self.do("engine", lambda: self.session.cancel(batch, force=force))
+        while process.wire.to_driver and self.is_free("mail"):
+            self.hear(process)
+        self.take_turns_with(data, process)
+
+    def at_work(self) -> list[Process]:
+        return [one for one in self.ray.processes.values() if one.running is not None]
+
+    def take_turns_with(self, data: st.DataObject, process: Process) -> None:
+        """Let the threads go on, and the process as soon as it can."""
+        for lines in data.draw(st.lists(LINES, min_size=6, max_size=16)):
+            if self.can_go_on():
+                self.go_on_with(data.draw(st.sampled_from(self.can_go_on())), lines)
+            if process.wire.to_process:
+                self.receive(process)
+            elif process.wire.to_driver and self.is_free("mail"):
+                self.hear(process)
+
     @precondition(lambda self: self.is_free("alarms") and self.ray.alarms)
     @rule()
     def insist(self) -> None:

@@ -68,7 +68,7 @@ class RayBackend:
         grace_seconds: float = 5.0,
         lease_seconds: float = LEASE_SECONDS,
         start_seconds: float = START_SECONDS,
-        stay: bool = False,
+        stay: bool | None = None,
     ) -> None:
         """Connect; starts a local Ray if there is none to use.
 
@@ -85,7 +85,9 @@ class RayBackend:
             lease_seconds: How long the process of a running batch may say nothing before it is
                 ended and its batch is lost.
             start_seconds: How long a run waits if Ray cannot start any worker process.
-            stay: Whether a process that has ended a batch stays for the next one.
+            stay: Whether a process that has ended a batch stays for the next one. Default: on a
+                local Ray that is started here. On a cluster an autoscaler may count what waits in
+                Ray, where no more waits than can run if processes stay.
 
         Raises:
             BackendError: There is no Ray at the address, or none could be started.
@@ -113,7 +115,7 @@ class RayBackend:
             leases=leases,
             remote=RemoteFunctions(),
             progress=Progress(is_all_here=self._link.shares_files, is_own=self._link.local),
-            tenures=Tenures(stay=stay),
+            tenures=Tenures(stay=self._link.local if stay is None else stay),
             probe=self._probe,
         )
         self._probes = Probes(

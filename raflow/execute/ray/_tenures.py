@@ -24,8 +24,9 @@ from raflow.model import Resources, TaskRunKey
 
 STAY_SECONDS: Final = 0.005
 """How long a process that has told of a batch waits for another one."""
-TERM_SECONDS: Final = 0.5
-"""After so long it takes no other one. Ray, too, leaves a process to one caller for as long."""
+TERM_SECONDS: Final = 1.0
+"""After so long it takes no other one: other drivers wait for a place, too. Ray leaves a process to
+one caller for half as long; calls of a third of a second would then go by Ray every other time."""
 SHORT_TERM_SECONDS: Final = 0.1
 """The same while something waits that Ray could start instead."""
 CROWDED_SECONDS: Final = 0.05
