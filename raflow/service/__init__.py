@@ -9,6 +9,7 @@ from raflow.service._diff import Change, FileChange, changes, file_changes
 from raflow.service._explain import explain
 from raflow.service._families import Families
 from raflow.service._ingest import Ingest
+from raflow.service._janitor import Janitor
 from raflow.service._logs import LogFilter, LogPage, PlacedLine, Position, parse_position
 from raflow.service._loops import SILENT_SECONDS, Loop, LoopState, Upkeep
 from raflow.service._pool_work import PoolWork
@@ -36,6 +37,7 @@ __all__ = [
     "Families",
     "FileChange",
     "Ingest",
+    "Janitor",
     "LogFilter",
     "LogPage",
     "Loop",

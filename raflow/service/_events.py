@@ -29,6 +29,10 @@ class Events:
             seq, limit=limit, kinds=kinds, about=about, flow_run_id=flow_run_id
         )
 
+    def lacks(self, seq: int) -> bool:
+        """Whether events behind this one are not kept any more."""
+        return self._store.feed.first() > seq + 1
+
     def last(self) -> int:
         """Return the number of the newest event."""
         self._store.feed.sequence()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from raflow import errors
+from raflow.service._janitor import Janitor
 from raflow.service._reaper import Reaper
 from raflow.service._scheduler import Scheduler
 from raflow.store import Store
@@ -31,7 +32,7 @@ class LoopState:
     is_alive: bool
     """Whether its thread is there."""
     silent_seconds: float
-    """How long ago it last looked without an error; since its start, if it never did."""
+    """How long ago it should have looked, and did not, or with an error; 0: all is well."""
     error: str
     """What went wrong the last time; empty: nothing."""
 
@@ -56,12 +57,12 @@ class Loop:
         self._woken = threading.Event()
         self._stopping = False
         self._error = ""
-        self._well_at = time.monotonic()
+        self._due_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"raflow-{name}", daemon=True)
 
     def start(self) -> None:
         """Begin; once."""
-        self._well_at = time.monotonic()
+        self._due_at = time.monotonic()
         self._thread.start()
 
     def wake(self) -> None:
@@ -83,7 +84,7 @@ class Loop:
         return LoopState(
             name=self._name,
             is_alive=self._thread.is_alive(),
-            silent_seconds=time.monotonic() - self._well_at,
+            silent_seconds=max(0.0, time.monotonic() - self._due_at),
             error=self._error,
         )
 
@@ -107,7 +108,7 @@ class Loop:
         if self._error:
             _log.warning("The %s works again", self._name)
             self._error = ""
-        self._well_at = time.monotonic()
+        self._due_at = time.monotonic() + seconds
         return seconds
 
     def _failed(self, text: str, bug: Exception | None = None) -> None:
@@ -119,7 +120,7 @@ class Loop:
 
 
 class Upkeep:
-    """The scheduler and the reaper of a store, as threads of this process.
+    """The scheduler, the reaper and the janitor of a store, as threads of this process.
 
     Whoever serves a store runs it: the server, or a process that serves a flow by itself. Any
     number of processes may, at the same time: each slot is decided once, each dead run is found
@@ -145,7 +146,12 @@ class Upkeep:
         scheduler = Scheduler(store, wake=wake)
         reaper = Reaper(store, wake=wake)
         self._scheduler = Loop("scheduler", scheduler.look)
-        self._loops = (self._scheduler, Loop("reaper", reaper.look))
+        janitor = Janitor(store)
+        self._loops = (
+            self._scheduler,
+            Loop("reaper", reaper.look),
+            Loop("janitor", janitor.look),
+        )
 
     def start(self) -> None:
         """Begin; once."""

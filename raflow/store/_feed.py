@@ -47,6 +47,8 @@ _KEPT: Final = 100_000
 """So many events a database in a file keeps."""
 _TRIM_EVERY: Final = 1000
 _TRIM: Final = sa.text("DELETE FROM events WHERE seq <= :last")
+PORTION: Final = 10_000
+"""So many old events are deleted at once: others want to write, too."""
 _LOCK: Final = 0x7261666C6F77
 """The advisory lock of whoever numbers events: `raflow` in ASCII."""
 _MOVE: Final = sa.text(
@@ -115,10 +117,41 @@ class Feed:
         query = query.order_by(_events.c.seq).limit(limit)
         return self._database.read(lambda c: [_read(row) for row in c.execute(query)])
 
+    def first(self) -> int:
+        """Return the number of the oldest event that is kept; 0 if there was none yet."""
+        query = sa.select(sa.func.coalesce(sa.func.min(_events.c.seq), 0))
+        return int(self._database.read(lambda c: c.execute(query).scalar_one()))
+
+    def trim(self, *, seconds: float, most: int, limit: int = PORTION) -> int:
+        """Delete old events, but never the newest: the numbers go on from it.
+
+        Args:
+            seconds: Older ones are deleted.
+            most: So many are kept at most.
+            limit: At most so many are deleted at once. Default: 10,000.
+
+        Returns:
+            How many were deleted; `limit`, if there may be more of them.
+        """
+        return self._database.write(lambda c: _trim(c, seconds, most, limit))
+
     def last(self) -> int:
         """Return the number of the newest event; 0 if there was none yet."""
         query = sa.select(sa.func.coalesce(sa.func.max(_events.c.seq), 0))
         return int(self._database.read(lambda c: c.execute(query).scalar_one()))
+
+
+def _trim(connection: sa.Connection, seconds: float, most: int, limit: int) -> int:
+    newest = connection.execute(sa.select(sa.func.max(_events.c.seq))).scalar_one()
+    if newest is None:
+        return 0
+    # Their times go with their numbers, so that nobody looks further than where the first is kept.
+    oldest = sa.select(_events.c.seq, _events.c.at).order_by(_events.c.seq).limit(limit).subquery()
+    before = _clock.now(connection) - seconds
+    is_old = sa.or_(oldest.c.at < before, oldest.c.seq <= newest - most)
+    last = sa.select(sa.func.max(oldest.c.seq)).where(is_old, oldest.c.seq < newest)
+    old = _events.c.seq <= last.scalar_subquery()
+    return connection.execute(sa.delete(_events).where(old)).rowcount
 
 
 def append(connection: sa.Connection, events: Sequence[model.Event]) -> None:

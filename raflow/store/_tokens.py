@@ -109,13 +109,22 @@ class Tokens:
         """Return the tokens of people and workers that count, oldest first."""
         return self._database.read(_list)
 
-    def forget_old(self, seconds: float) -> int:
-        """Delete tokens that have not counted for so long; return how many there were."""
+    def forget_old(self, seconds: float, *, limit: int = 10_000) -> int:
+        """Delete tokens that have not counted for so long.
+
+        Args:
+            seconds: How long ago they were revoked, or their time was over.
+            limit: At most so many at once. Default: 10,000.
+
+        Returns:
+            How many were deleted; `limit`, if there may be more of them.
+        """
 
         def write(connection: sa.Connection) -> int:
             before = _clock.now(connection) - seconds
             over = sa.or_(_tokens.c.expires_at < before, _tokens.c.revoked_at < before)
-            return connection.execute(sa.delete(_tokens).where(over)).rowcount
+            old = sa.select(_tokens.c.id).where(over).limit(limit)
+            return connection.execute(sa.delete(_tokens).where(_tokens.c.id.in_(old))).rowcount
 
         return self._database.write(write)
 

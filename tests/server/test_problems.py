@@ -88,6 +88,7 @@ def test_a_loop_that_is_stuck_makes_the_server_not_ready(
         assert [(loop["name"], loop["is_well"]) for loop in loops] == [
             ("scheduler", True),
             ("reaper", True),
+            ("janitor", True),
         ]
         monkeypatch.setattr(_loops, "SILENT_SECONDS", -1.0)
         ready = found.ask("GET", "//readyz", role=None)

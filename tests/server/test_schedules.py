@@ -109,6 +109,7 @@ def test_a_server_starts_the_runs_of_schedules(tmp_path: Path) -> None:
         assert [(loop["name"], loop["is_well"], loop["error"]) for loop in loops] == [
             ("scheduler", True, ""),
             ("reaper", True, ""),
+            ("janitor", True, ""),
         ]
 
 

@@ -156,3 +156,33 @@ def test_who_goes_away_while_sending_leaves_no_bug_in_the_log(
     one.portal.call(one.app, scope, receive, send)
     assert answers == []
     assert not [line for line in caplog.records if line.levelname == "ERROR"]
+
+
+def test_who_comes_too_late_for_events_is_told(one: Served) -> None:
+    verbs = Service(one.store, actor="test", signals=one.app.state.signals)
+    for slots in range(1, 6):
+        verbs.limits.set(model.Limit(name="busy", slots=slots))
+    page = one.get("/events?after=0").json()
+    assert not page["missed"]
+    one.store.feed.sequence()
+    assert one.store.feed.trim(seconds=1e9, most=2)
+    first = one.store.feed.first()
+    assert one.get("/events?after=0").json()["missed"]
+    assert one.get(f"/events?after={first - 2}").json()["missed"]
+    assert not one.get(f"/events?after={first - 1}").json()["missed"]
+    assert not one.get("/events").json()["missed"]
+    made = verbs.tokens.make(name="ann")
+    who = Principal(token=made.token, permissions=permissions(made.token), secret=made.text)
+
+    async def first_two(after: int) -> list[str | None]:
+        told: list[str | None] = []
+        state = one.app.state
+        with anyio.fail_after(30):
+            async for event in state.hub.listen(after, lambda _: True, who, state.directory):
+                told.append(event.event)
+                if len(told) == 2:
+                    break
+        return told
+
+    assert one.portal.call(first_two, 0)[0] == "missed"
+    assert one.portal.call(first_two, first - 1)[0] == "limit.changed"

@@ -58,6 +58,7 @@ def test_a_slot_that_comes_has_a_run(store: Store) -> None:
         assert [(state.name, state.is_well, state.error) for state in upkeep.states()] == [
             ("scheduler", True, ""),
             ("reaper", True, ""),
+            ("janitor", True, ""),
         ]
     assert not any(state.is_alive for state in upkeep.states())
     assert {"pool:default", "feed"} <= set(told)

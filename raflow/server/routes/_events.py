@@ -62,7 +62,8 @@ async def list_events(
     """Return events, oldest first; with `Accept: text/event-stream` as a stream without end.
 
     A stream goes on behind the `Last-Event-ID` of the request, or behind `after`. It ends with the
-    event `gap` when the client is too slow: it then comes again with the last id that it has.
+    event `gap` when the client is too slow: it then comes again with the last id that it has. If
+    events behind that are not kept any more, the first event is `missed`.
     """
     if "text/event-stream" in request.headers.get("accept", ""):
         state: Any = request.app.state
@@ -77,8 +78,12 @@ async def list_events(
             shutdown_grace_period=_FAREWELL_SECONDS,
         )
     found = await _wait(query, request, caller, verbs)
-    last = found[-1].seq if found else query.after or 0
-    return EventsOut(items=[EventOut.of(event) for event in found], last_seq=last)
+    after = query.after
+    # Asked afterwards: what is deleted while this waits was missed, too.
+    missed = after is not None and await anyio.to_thread.run_sync(verbs.events.lacks, after)
+    last = found[-1].seq if found else after or 0
+    items = [EventOut.of(event) for event in found]
+    return EventsOut(items=items, last_seq=last, missed=missed)
 
 
 async def _wait(

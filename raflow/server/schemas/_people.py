@@ -167,6 +167,8 @@ class EventsOut(Out):
     items: list[EventOut]
     last_seq: int
     """Go on `after` this."""
+    missed: bool = False
+    """Whether some behind `after` are gone: old ones are not kept."""
 
 
 class AliveOut(Out):
@@ -181,7 +183,7 @@ class LoopOut(Out):
     name: str
     is_well: bool
     silent_seconds: float
-    """How long ago it last looked without an error."""
+    """How long ago it should have looked, and did not, or with an error; 0: all is well."""
     error: str
     """What went wrong the last time; empty: nothing."""
 

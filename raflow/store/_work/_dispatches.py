@@ -52,6 +52,18 @@ class Dispatches:
         crash_point("order.after_commit")
         return ordered
 
+    def forget_keys(self, seconds: float, *, limit: int = 10_000) -> int:
+        """Delete idempotency keys that are older than this; whoever comes with one orders anew.
+
+        Args:
+            seconds: How old.
+            limit: At most so many at once, the oldest first. Default: 10,000.
+
+        Returns:
+            How many were deleted; `limit`, if there may be more of them.
+        """
+        return self._database.write(lambda c: _orders.forget_keys(c, seconds, limit))
+
     def requeue(
         self, flow_run_id: str, *, kind: model.Work = model.Work.RESUME, max_resumes: int = 3
     ) -> None:

@@ -61,6 +61,14 @@ def _take_keys(
     return found
 
 
+def forget_keys(connection: sa.Connection, seconds: float, limit: int) -> int:
+    """Delete old keys; see `Dispatches.forget_keys`."""
+    key = (_keys.c.scope, _keys.c.key)
+    old = sa.select(*key).where(_keys.c.at < _clock.now(connection) - seconds)
+    old = old.order_by(_keys.c.at).limit(limit)
+    return connection.execute(sa.delete(_keys).where(sa.tuple_(*key).in_(old))).rowcount
+
+
 def _conflict(key: tuple[str, str], flow_run_id: str) -> errors.ConflictError:
     return errors.ConflictError(
         f"The idempotency key {key[1]!r} was used for flow run {short_id(flow_run_id)!r}, with "
