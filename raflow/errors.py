@@ -24,6 +24,8 @@ RaflowError
 │   └── BundleStorageError         bundle storage that cannot be written or read
 ├── BatchError                 bytes that should hold records and cannot be read
 ├── StoreError                 the database cannot be opened, upgraded or written
+│   └── TooSlowError               a list that takes longer than a request may
+├── TooManyError               more requests than the server takes from one
 ├── FencedError                another process drives the flow run by now
 ├── RunIsAliveError            a run that cannot be taken over: its process is alive
 ├── RunHasEndedError           a request to a run that is over
@@ -123,6 +125,8 @@ __all__ = [
     "TaskRunError",
     "TaskTimedOutError",
     "TimeLimitReached",
+    "TooManyError",
+    "TooSlowError",
     "UnauthenticatedError",
     "UnknownLimitError",
     "UnserializableArgumentError",
@@ -300,6 +304,18 @@ class StoreError(RaflowError):
     """The database cannot be opened, upgraded or written."""
 
     code = "raflow.store"
+
+
+class TooSlowError(StoreError):
+    """What was asked of the database takes longer than a request may."""
+
+    code = "raflow.too_slow"
+
+
+class TooManyError(RaflowError):
+    """One asks more than a server takes: too often without success, or too much at once."""
+
+    code = "raflow.too_many"
 
 
 class BatchError(RaflowError, ValueError):

@@ -16,6 +16,7 @@ from fastapi.openapi.utils import get_openapi
 
 from raflow._util import version_of
 from raflow.server import _auth, _guards, _problems, _sse, routes
+from raflow.server._crowd import Crowd, Strangers
 from raflow.server.schemas import Problem
 from raflow.service import Families, Ingest, Signals, Upkeep
 from raflow.store import Store
@@ -34,7 +35,8 @@ _PROBLEMS: Final = {
     415: "The body is not of the kind that is taken here",
     421: "This server is not known by that name",
     422: "A parameter or the body does not fit",
-    503: "The database cannot be reached",
+    429: "One asks too often without success, or for too much at once",
+    503: "The database cannot be reached, or takes too long over a list",
 }
 _DECODING: Final = 2
 """So many batches of records are decoded at a time: that takes the processor, not the database."""
@@ -81,6 +83,8 @@ def make_app(
     app.state.upkeep = upkeep
     app.state.hub = _sse.Hub(store, signals)
     app.state.directory = _auth.Directory(store)
+    app.state.strangers = Strangers()
+    app.state.crowd = Crowd()
     app.state.families = Families(store)
     app.state.ingest = Ingest(store, signals, app.state.families)
     app.state.decoding = anyio.CapacityLimiter(_DECODING)
@@ -94,7 +98,9 @@ def make_app(
     _problems.handle(app)
     app.openapi = functools.partial(_described, app)  # type: ignore[method-assign]
     # The one that is added last is the first to see a request.
-    app.add_middleware(_auth.Authentication, directory=app.state.directory)
+    app.add_middleware(
+        _auth.Authentication, directory=app.state.directory, strangers=app.state.strangers
+    )
     app.add_middleware(_guards.Guards, allowed_hosts=tuple(allowed_hosts))
     return app
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from raflow import errors, model
 from raflow.model import Permission, TokenKind
 from raflow.server import _guards, _problems
+from raflow.server._crowd import Strangers
 from raflow.service import permissions, signed_as
 from raflow.store import Store
 
@@ -68,10 +69,13 @@ class Directory:
         self._clock = clock
         self._known: dict[bytes, tuple[float, model.Token]] = {}
 
+    def knows(self, text: str) -> bool:
+        """Whether a token has counted lately, though perhaps no more."""
+        return _key(text) in self._known
+
     async def find(self, text: str) -> model.Token | None:
         """Return the token with this text; None if it does not count."""
-        # Not the secret itself: this may be seen in a dump of the process.
-        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        key = _key(text)
         now = self._clock()
         at, token = self._known.get(key, (-1.0, None))
         if token is not None and now - at < _KNOWN_SECONDS:
@@ -95,12 +99,18 @@ class Directory:
         self._known.clear()
 
 
+def _key(text: str) -> bytes:
+    # Not the secret itself: this may be seen in a dump of the process.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
 class Authentication:
     """Refuses whoever has no token that counts, but for what is open."""
 
-    def __init__(self, app: ASGIApp, *, directory: Directory) -> None:
+    def __init__(self, app: ASGIApp, *, directory: Directory, strangers: Strangers) -> None:
         self._app = app
         self._directory = directory
+        self._strangers = strangers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -115,13 +125,21 @@ class Authentication:
             scope["raflow.principal"] = found
         await self._app(scope, receive, send)
 
+    async def _find(self, text: str, address: str) -> model.Token | None:
+        if not self._directory.knows(text):
+            self._strangers.check(address)
+        token = await self._directory.find(text)
+        if token is None:
+            self._strangers.failed(address)
+        return token
+
     async def _principal(self, scope: Scope, headers: Headers) -> Principal | Response:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             text, cookie = bearer.strip(), False
         else:
             text, cookie = _cookie(headers), True
-        token = await self._directory.find(text) if text else None
+        token = await self._find(text, address_of(scope)) if text else None
         if token is None or token.kind not in (_BY_COOKIE if cookie else _BY_HEADER):
             raise errors.UnauthenticatedError(
                 "This needs a token that counts: `Authorization: Bearer raflow_...`. "
@@ -131,6 +149,12 @@ class Authentication:
         if cookie and scope["method"] not in _guards.SAFE_METHODS:
             _check_csrf(headers, csrf)
         return Principal(token=token, permissions=permissions(token), secret=text, csrf=csrf)
+
+
+def address_of(scope: Scope) -> str:
+    """Return where a request comes from; behind a proxy that is believed, what that says."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def csrf_of(session: str) -> str:

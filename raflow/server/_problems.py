@@ -41,10 +41,20 @@ _STATUS: Final[Mapping[str, int]] = {
     "raflow.schedule": 422,
     "raflow.stale": 412,
     "raflow.store": 503,
+    "raflow.too_many": 429,
+    "raflow.too_slow": 503,
     "raflow.unauthenticated": 401,
     "raflow.unknown_limit": 404,
 }
 """What the errors of raflow are in HTTP, by code; every other one is a bug of the server."""
+
+_RETRY_SECONDS: Final[Mapping[str, int]] = {
+    "raflow.bundle_storage": 1,
+    "raflow.result_storage": 1,
+    "raflow.store": 1,
+    "raflow.too_many": 10,
+}
+"""When to try again; what was too slow would be so again."""
 
 _OF_STATUS: Final[Mapping[int, str]] = {
     400: "raflow.invalid",
@@ -68,6 +78,7 @@ _TITLES: Final[Mapping[int, str]] = {
     415: "This kind of content is not taken",
     421: "This server is not known by that name",
     422: "The request does not fit",
+    429: "This is too much at once",
     500: "The server has failed",
     503: "The server cannot answer now",
 }
@@ -116,14 +127,15 @@ def of_error(scope: Scope, error: errors.RaflowError) -> Response:
     headers, detail = {}, error.message
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    retry = _RETRY_SECONDS.get(error.code)
+    if retry is not None:
+        headers["Retry-After"] = str(retry)
     if status == 503:
         _log.warning("%s: %s", error.code, error.message)
-        headers["Retry-After"] = "1"
         if "raflow.principal" not in scope:
             # The message names hosts, users and files.
             detail = "What the server works on does not answer. The log of the server tells more."
     near = error.details.get("closest")
-    retry = 1 if status == 503 else None
     return problem(
         scope,
         status,

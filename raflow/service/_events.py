@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from raflow import model
+from raflow.service._runs import LIST_SECONDS
 from raflow.store import Store
 
 
@@ -26,7 +27,12 @@ class Events:
         """Return what has happened behind an event, oldest first; see `Store.feed`."""
         self._store.feed.sequence()
         return self._store.feed.after(
-            seq, limit=limit, kinds=kinds, about=about, flow_run_id=flow_run_id
+            seq,
+            limit=limit,
+            kinds=kinds,
+            about=about,
+            flow_run_id=flow_run_id,
+            seconds=LIST_SECONDS,
         )
 
     def lacks(self, seq: int) -> bool:

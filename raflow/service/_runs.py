@@ -13,6 +13,8 @@ from raflow.service import _explain, _forms, _logs
 from raflow.service._signals import Signals
 from raflow.store import Store
 
+LIST_SECONDS: Final = 5.0
+"""So long the database may take over a list or a count: others want to know something, too."""
 _LEVELS: Final = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
@@ -40,12 +42,14 @@ class Runs:
         cursor: str = "",
         limit: int = 50,
     ) -> model.Page[model.RunSummary]:
-        """Return a page of runs; see `Store.runs`."""
-        return self._store.runs.page(which, sort=sort, cursor=cursor, limit=limit)
+        """Return a page of runs; see `Store.runs`. Raises `TooSlowError` after 5 s."""
+        return self._store.runs.page(
+            which, sort=sort, cursor=cursor, limit=limit, seconds=LIST_SECONDS
+        )
 
     def count(self, which: model.RunFilter) -> model.Count:
-        """Return how many runs there are."""
-        return self._store.runs.count(which)
+        """Return how many runs there are. Raises `TooSlowError` after 5 s."""
+        return self._store.runs.count(which, seconds=LIST_SECONDS)
 
     def lease(self, flow_run_id: str) -> model.RunLease | None:
         """Return which process drives a flow run."""

@@ -96,6 +96,7 @@ class Feed:
         kinds: Collection[str] = (),
         about: str | None = None,
         flow_run_id: str | None = None,
+        seconds: float | None = None,
     ) -> list[model.Event]:
         """Return events with a higher number, in their order.
 
@@ -106,6 +107,10 @@ class Feed:
                 Default: all.
             about: Only those that happen to this object.
             flow_run_id: Only those that happen to this flow run or in it.
+            seconds: How long the database may take over it. Default: as long as it takes.
+
+        Raises:
+            TooSlowError: It took longer.
         """
         query = sa.select(_events).where(_events.c.seq > seq)
         if kinds:
@@ -115,7 +120,9 @@ class Feed:
         if flow_run_id is not None:
             query = query.where(_events.c.flow_run_id == _values.text(flow_run_id))
         query = query.order_by(_events.c.seq).limit(limit)
-        return self._database.read(lambda c: [_read(row) for row in c.execute(query)])
+        return self._database.read(
+            lambda c: [_read(row) for row in c.execute(query)], seconds=seconds
+        )
 
     def first(self) -> int:
         """Return the number of the oldest event that is kept; 0 if there was none yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from raflow import errors
 from raflow.model import PERMISSIONS, Permission, Role, TokenKind
-from raflow.server import _guards
+from raflow.server import _crowd, _guards
 from raflow.server._auth import OPEN
 from raflow.service import Service
 from tests.server.conftest import BASE, Served, record
@@ -279,3 +281,58 @@ def test_a_session_works_in_a_cookie_only(one: Served) -> None:
     session = tokens.sign_in(tokens.signin_code(name="ann")).text
     headers = {"Authorization": f"Bearer {session}"}
     assert one.ask("GET", "/me", role=None, headers=headers).status_code == 401
+
+
+def test_an_address_has_so_many_tries_and_those_inside_are_not_shut_out(one: Served) -> None:
+    inside = {"Authorization": f"Bearer {one.token(Role.VIEWER)}"}
+    assert one.ask("GET", "/me", role=None, headers=inside).status_code == 200
+    for n in range(_crowd.TRIES - 1):
+        wrong = {"Authorization": f"Bearer raflow_u{n}_wrong"}
+        assert one.ask("GET", "/me", role=None, headers=wrong).status_code == 401
+    code = {"code": "raflow_inothing_wrong"}
+    assert one.ask("POST", "/session", role=None, json=code).status_code == 401
+    for answer in (
+        one.ask("GET", "/me", role=None, headers={"Authorization": "Bearer raflow_unew_wrong"}),
+        one.ask("POST", "/session", role=None, json=code),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (429, "raflow.too_many")
+        assert int(answer.headers["retry-after"]) > 0
+    assert one.ask("GET", "/me", role=None, headers=inside).status_code == 200
+    assert one.ask("GET", "/me", role=None).status_code == 401
+
+
+def test_tries_are_forgotten_after_a_minute_and_many_addresses_are_one_stranger() -> None:
+    now = 0.0
+    strangers = _crowd.Strangers(lambda: now)
+    for _ in range(_crowd.TRIES):
+        strangers.check("a")
+        strangers.failed("a")
+    with pytest.raises(errors.TooManyError):
+        strangers.check("a")
+    strangers.check("b")
+    now = 60.0
+    strangers.check("a")
+    for n in range(_crowd._ADDRESSES + 1):
+        strangers.failed(str(n))
+    with pytest.raises(errors.TooManyError):
+        strangers.check("c")
+
+
+def test_one_token_does_not_take_all_places_and_gives_them_back(
+    one: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_crowd, "PLACES", 2)
+    token = one.store.tokens.find(one.token(Role.VIEWER))
+    assert token is not None
+    stream = {"Accept": "text/event-stream"}
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(one.app.state.crowd.place(token.id))
+        for path, headers in (("/events?wait=1", {}), ("/events", stream)):
+            answer = one.ask("GET", path, role=Role.VIEWER, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (429, "raflow.too_many")
+        assert one.ask("GET", "/events", role=Role.VIEWER).status_code == 200
+        assert one.ask("GET", "/events?wait=0.01", role=Role.ADMIN).status_code == 200
+    for _ in range(3):
+        assert one.ask("GET", "/events?wait=0.01", role=Role.VIEWER).status_code == 200
+    assert not one.app.state.crowd._taken

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Final
 
 import anyio
@@ -11,6 +13,7 @@ from fastapi import Query, Request
 from pydantic import Field
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from raflow import errors, model
 from raflow.model import Permission
@@ -55,6 +58,18 @@ class EventsQuery(In):
         return is_wanted
 
 
+class _Stream(EventSourceResponse):
+    """A stream that has a place in the crowd, or is refused before it begins."""
+
+    def __init__(self, place: AbstractContextManager[None], *content: Any, **more: Any) -> None:
+        super().__init__(*content, **more)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
+
+
 @routes.get("/events", Permission.READ, response_model=EventsOut)
 async def list_events(
     query: Annotated[EventsQuery, Query()], request: Request, caller: Caller, verbs: Verbs
@@ -70,7 +85,8 @@ async def list_events(
         listener = state.hub.listen(
             _last_id(request, query.after), query.wanted(), caller, state.directory
         )
-        return EventSourceResponse(
+        return _Stream(
+            state.crowd.place(caller.token.id),
             listener,
             ping=_PING_SECONDS,
             # The hub ends its streams when the server ends; the library would cut them off.
@@ -100,7 +116,8 @@ async def _wait(
 
     state: Any = request.app.state
     deadline = anyio.current_time() + query.wait
-    with state.signals.registered("events", "feed") as waiter:
+    place = state.crowd.place(caller.token.id) if query.wait else contextlib.nullcontext()
+    with place, state.signals.registered("events", "feed") as waiter:
         while True:
             found = await anyio.to_thread.run_sync(look)
             left = deadline - anyio.current_time()

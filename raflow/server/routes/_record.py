@@ -197,7 +197,10 @@ async def wait_for_requests(
     """Return what others ask of the run and its subflows; waits for something new."""
     state = request.app.state
     deadline = anyio.current_time() + query.wait
-    with state.signals.registered(f"run:{run_id}", "closing") as waiter:
+    with (
+        state.crowd.place(caller.token.id),
+        state.signals.registered(f"run:{run_id}", "closing") as waiter,
+    ):
         while True:
             if await state.directory.find(caller.secret) is None:
                 raise errors.UnauthenticatedError("The token counts no more.")

@@ -9,6 +9,7 @@ from typing import Final
 from fastapi import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from raflow import errors
 from raflow.model import Permission, TokenKind
 from raflow.server import _auth
 from raflow.server._router import Caller, Routes, Verbs
@@ -53,7 +54,13 @@ def show_signin() -> HTMLResponse:
 def begin_session(wanted: SessionIn, request: Request) -> Response:
     """Begin a session of a browser with the code of a sign-in link, which is used up by that."""
     state = request.app.state
-    made = Service(state.store, actor="", signals=state.signals).tokens.sign_in(wanted.code)
+    address = _auth.address_of(request.scope)
+    state.strangers.check(address)
+    try:
+        made = Service(state.store, actor="", signals=state.signals).tokens.sign_in(wanted.code)
+    except errors.UnauthenticatedError:
+        state.strangers.failed(address)
+        raise
     me = MeOut(
         actor=signed_as(made.token),
         kind=made.token.kind,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import unquote
 
 import sqlalchemy as sa
@@ -28,6 +29,9 @@ _IDLE_SECONDS: Final = 10.0
 """A process that stands still within a transaction keeps its locks no longer than this."""
 # Serialization failure, deadlock, lock not available, and the server starting or stopping.
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03"})
+_CANCELED: Final = "57014"
+_STEPS: Final = 100_000
+"""Of SQLite's virtual machine, some milliseconds: so often the time of a read is looked at."""
 _PASSWORD: Final = re.compile(r"(?i)(password=)[^&\s]*")
 
 _SQLITE_REMEDIES: Final = {
@@ -78,13 +82,25 @@ class Database:
         engine = _postgres_engine(parsed, wait_seconds)
         return cls(shown=shown_url(parsed), writer=engine, reader=engine, wait_seconds=wait_seconds)
 
-    def read(self, work: Callable[[sa.Connection], T]) -> T:
+    def read(self, work: Callable[[sa.Connection], T], *, seconds: float | None = None) -> T:
         """Run `work` in a transaction that changes nothing; may run it more than once.
 
+        Args:
+            work: What reads.
+            seconds: How long the database may take over it. Default: as long as it takes.
+
         Raises:
+            TooSlowError: The database took longer.
             StoreError: The database is unreachable, locked or broken.
         """
-        return self._patiently(self.reader, work)
+        if seconds is None:
+            return self._patiently(self.reader, work)
+
+        def within(connection: sa.Connection) -> T:
+            with _limited(connection, seconds):
+                return work(connection)
+
+        return self._patiently(self.reader, within)
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction and commit it; may run it more than once, commit included.
@@ -121,6 +137,23 @@ class Database:
                 if not _is_transient(error) or time.monotonic() >= deadline:
                     raise explain(self.shown, error) from error
                 time.sleep(next(pauses, _PAUSES[-1]))
+
+
+@contextlib.contextmanager
+def _limited(connection: sa.Connection, seconds: float) -> Iterator[None]:
+    """Have the database give up what takes longer."""
+    if connection.dialect.name != "sqlite":
+        milliseconds = max(1, round(seconds * 1000))  # 0 would be no limit
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+        yield
+        return
+    deadline = time.monotonic() + seconds
+    driver: Any = connection.connection.driver_connection
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 def parse_url(url: str) -> sa.URL:
@@ -175,6 +208,11 @@ def explain(shown: str, error: sa.exc.SQLAlchemyError) -> errors.StoreError:
             f"The database {shown!r} is kept busy by other threads of this process. Try again."
         )
     name = getattr(cause, "sqlite_errorname", "")
+    if name == "SQLITE_INTERRUPT" or getattr(cause, "sqlstate", None) == _CANCELED:
+        return errors.TooSlowError(
+            f"The database {shown!r} took too long over this, and was stopped. Ask for less: "
+            "name a flow or a deployment, or a shorter time."
+        )
     for prefix, remedy in _SQLITE_REMEDIES.items():
         if name.startswith(prefix):
             return errors.StoreError(f"The database {shown!r} failed: {text}. {remedy}")

@@ -51,6 +51,7 @@ class Runs:
         sort: model.Sort = model.Sort.NEWEST,
         cursor: str = "",
         limit: int = 50,
+        seconds: float | None = None,
     ) -> model.Page[model.RunSummary]:
         """Return a page of flow runs.
 
@@ -61,8 +62,10 @@ class Runs:
             sort: In which order. Default: newest first.
             cursor: That of the page before. Default: the first page.
             limit: At most so many, 1 to 200. Default: 50.
+            seconds: How long the database may take over it. Default: as long as it takes.
 
         Raises:
+            TooSlowError: It took longer.
             CursorError: The cursor is that of a list with another filter or order.
             ConfigError: The limit is too small or too large.
         """
@@ -73,26 +76,37 @@ class Runs:
         after = _read_cursor(cursor, mark) if cursor else None
         # One more than asked for tells whether there is another page.
         rows = self._database.read(
-            lambda c: c.execute(_page(c.dialect.name, wanted, sort, after, limit + 1)).all()
+            lambda c: c.execute(_page(c.dialect.name, wanted, sort, after, limit + 1)).all(),
+            seconds=seconds,
         )
         items = tuple(_summary(row) for row in rows[:limit])
         more = len(rows) > limit
         last = items[-1] if more else None
         return model.Page(items=items, next_cursor=_cursor(last, mark) if last else "")
 
-    def count(self, which: model.RunFilter | None = None, *, most: int = 10_000) -> model.Count:
+    def count(
+        self,
+        which: model.RunFilter | None = None,
+        *,
+        most: int = 10_000,
+        seconds: float | None = None,
+    ) -> model.Count:
         """Return how many flow runs there are.
 
         Args:
             which: Which flow runs. Default: all.
             most: Where counting one by one stops. Flow, deployment, states and whole hours are
                 counted beforehand, however many there are.
+            seconds: How long the database may take over it. Default: as long as it takes.
+
+        Raises:
+            TooSlowError: It took longer.
         """
         wanted = which or model.RunFilter()
         kept = self.counts(wanted)
         if kept is not None:
             return model.Count(sum(kept.values()), exact=True)
-        n = self._database.read(lambda c: _count(c, wanted, most + 1))
+        n = self._database.read(lambda c: _count(c, wanted, most + 1), seconds=seconds)
         return model.Count(min(n, most), exact=n <= most)
 
     def counts(self, which: model.RunFilter | None = None) -> dict[model.StateName, int] | None:
