@@ -21,6 +21,7 @@ from raflow.define._futures import MapFuture, TaskFuture, allow_failure, unmappe
 from raflow.define._keywords import FlowKeywords, TaskKeywords
 from raflow.define._lift import Lifter, fill
 from raflow.define._locate import Found, find_flow
+from raflow.define._occasions import Occasions
 from raflow.define._options import FlowOptions
 from raflow.define._references import code_fingerprint
 from raflow.define._requests import (
@@ -77,6 +78,7 @@ __all__ = [
     "KeyParts",
     "Lifter",
     "MapFuture",
+    "Occasions",
     "Question",
     "Registered",
     "RunOutcome",

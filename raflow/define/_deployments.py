@@ -58,7 +58,8 @@ def run_deployment(
         flow_run_name: Name of the run. Default: made from the flow's name.
         tags: Of the run, besides those of the deployment.
         idempotency_key: Whoever calls this again with the same key gets the run of the first call,
-            and no second one. Inside a flow that may be resumed, give one. Default: none.
+            and no second one. Default: inside a flow one that tells this call from others, so that
+            a resumed run finds what it has ordered, unless that did not complete; elsewhere none.
         wait: Whether to wait until the run is over. Default: yes.
         timeout_seconds: How long to wait at most. Default: any time.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from raflow.define._occasions import Occasions
 from raflow.model import Edge, EdgeKind, NodeKind, State, TaskOptions, TaskRunKey
 
 if TYPE_CHECKING:
@@ -254,6 +255,9 @@ class FlowContext(SlotGate, Protocol):
     async def pause_async(self, timeout_seconds: float | None) -> None:
         """Do as `pause` without blocking the event loop."""
 
+    def occasion(self, what: str) -> str:
+        """Return the name of a request with this content, the same when the body is run again."""
+
     def suspend(self) -> None:
         """Wait until what runs is over, and end the body here; the run is resumed later.
 
@@ -287,6 +291,13 @@ class TaskRunContext:
     """From 1."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """JSON form of the flow's parameters."""
+    occasions: Occasions = field(default_factory=Occasions, repr=False, compare=False)
+    """What its code has asked for."""
+
+    def occasion(self, what: str) -> str:
+        """Return the name of a request with this content, the same in each attempt."""
+        node, item = self.run
+        return f"{self.flow_run_id}/{node}/{item}/{self.occasions.next(what)}"
 
     @property
     def slots(self) -> SlotGate | None:

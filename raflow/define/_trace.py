@@ -148,6 +148,14 @@ class _TracingContext:
     async def ask_async(self, question: Question) -> NoReturn:
         self._stop_at_question(question)
 
+    def occasion(self, _what: str) -> NoReturn:
+        line = user_line()
+        message = (
+            f"The graph is known up to {line}, where the body orders a run of a deployment, which "
+            "only a run can do."
+        )
+        self._end(StopPoint(key="", line=line, message=message))
+
     def pause(self, *_: Any) -> None:
         """Tracing does not wait."""
 

@@ -124,4 +124,5 @@ _FIELDS: Final[dict[str, Callable[[CallContext], Any]]] = {
     "run": lambda self: self._work.job.run(self._offset),
     "attempt": lambda self: self._work.job.attempt(self._offset),
     "parameters": lambda self: self._work.site.environment.parameters,
+    "occasions": lambda _: define.Occasions(),
 }

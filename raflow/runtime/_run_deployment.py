@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from raflow import config
-from raflow.model import FlowRun
+from raflow.define import active_flow, active_task
+from raflow.model import FlowRun, StateType
 
 if TYPE_CHECKING:
     from raflow.store import Store
@@ -32,19 +35,44 @@ def run_deployment(
     # Slow to load, and nothing that a flow needs.
     from raflow.runtime.deploying import order_run, until_final  # noqa: PLC0415
 
+    at = None if begins_at is None else begins_at.timestamp()
+    asked = [name, parameters, flow_run_name, list(tags), at is not None]
     with _open() as store:
-        ordered = order_run(
-            store,
-            name,
-            parameters,
-            begins_at=None if begins_at is None else begins_at.timestamp(),
-            flow_run_name=flow_run_name,
-            tags=tags,
-            idempotency_key=idempotency_key,
-        )
+        for key in _keys(asked) if not idempotency_key else (idempotency_key,):
+            ordered = order_run(
+                store,
+                name,
+                parameters,
+                begins_at=at,
+                flow_run_name=flow_run_name,
+                tags=tags,
+                idempotency_key=key,
+            )
+            if ordered.is_new or idempotency_key or not _is_lost(store, ordered.flow_run_id):
+                break
         seconds = timeout_seconds if wait else 0.0
         *_, last = until_final(store, ordered.flow_run_id, seconds)
     return last
+
+
+def _keys(asked: Sequence[object]) -> Iterator[str]:
+    """Yield the keys of an order that gives none.
+
+    A body or a task that is run again finds what it has ordered the time before. Where that did not
+    complete it orders once more, as it calls tasks once more that did not complete.
+    """
+    whose = active_task.get() or active_flow.get()
+    if whose is None:
+        yield ""
+        return
+    occasion = whose.occasion(json.dumps(asked, sort_keys=True, default=repr))
+    for number in itertools.count():
+        yield f"{occasion}/{number}"
+
+
+def _is_lost(store: Store, flow_run_id: str) -> bool:
+    state = store.flow_run(flow_run_id).state
+    return state.is_final and state.type is not StateType.COMPLETED
 
 
 async def run_deployment_async(

@@ -276,6 +276,43 @@ def test_a_run_outlives_its_worker_and_two_signals_hand_it_over(place: Place) ->
     assert place.notes().count("b begins") == 1
 
 
+def test_a_flow_that_is_run_again_finds_the_runs_that_it_has_ordered(place: Place) -> None:
+    place.deploy("--name", "nightly")
+    told: list[list[str]] = []
+
+    @raflow.task
+    def orders(name: str) -> str:
+        return raflow.run_deployment("nightly", {"name": name}, wait=False).id
+
+    @raflow.flow(retries=2)
+    def parent() -> None:
+        first = raflow.run_deployment("nightly", {"name": "a"}, wait=False).id
+        other = raflow.run_deployment("nightly", {"name": "b"}, wait=False).id
+        again = raflow.run_deployment("nightly", {"name": "a"}, wait=False).id
+        ours = asyncio.run(in_turn(len(told)))
+        told.append([first, other, again, *sorted(ours), orders("a").result()])
+        if len(told) == 2:
+            with place.store() as store:
+                store.work.cancel(first, by="ann")
+        if len(told) < 3:
+            raise RuntimeError("once more")
+
+    async def in_turn(number: int) -> list[str]:
+        names = ["c", "d"] if number else ["d", "c"]
+        calls = [
+            raflow.run_deployment_async("nightly", {"name": name}, wait=False) for name in names
+        ]
+        return [run.id for run in await asyncio.gather(*calls)]
+
+    parent()
+    first, second, third = told
+    assert len({*first}) == 6
+    assert first == second
+    # What did not complete is ordered once more; all else is there.
+    assert third[0] not in second
+    assert third[1:] == second[1:]
+
+
 def test_a_run_that_failed_is_resumed_by_a_worker(place: Place) -> None:
     place.deploy("--name", "nightly")
     with place.worker():

@@ -63,6 +63,7 @@ class Parts:
             self.driver,
             scope.capacity,
             self.desk,
+            flow_run_id=run.id,
             keep_all=origin.is_durable,
             suspended_before=self._suspended_before(),
         )

@@ -14,6 +14,7 @@ from raflow.define import (
     CallKeys,
     CallRequest,
     Columns,
+    Occasions,
     Question,
     Registered,
     SlotsWanted,
@@ -58,6 +59,7 @@ class RunContext:
         capacity: Capacity,
         desk: Desk,
         *,
+        flow_run_id: str,
         keep_all: bool = False,
         suspended_before: int = 0,
     ) -> None:
@@ -67,6 +69,7 @@ class RunContext:
             driver: Of the run.
             capacity: What its backend offers.
             desk: Where the run asks for slots and input.
+            flow_run_id: The run.
             keep_all: Whether values are kept at any size, unless their task says otherwise.
             suspended_before: How many times the body has suspended the run before.
         """
@@ -88,6 +91,12 @@ class RunContext:
         self._questions = itertools.count()
         self._slots = BodySlots(driver, desk.slots)
         self._suspensions = suspended_before
+        self._flow_run_id = flow_run_id
+        self._occasions = Occasions()
+
+    def occasion(self, what: str) -> str:
+        """Return the name of a request; see `FlowContext.occasion`."""
+        return f"{self._flow_run_id}/body/{self._occasions.next(what)}"
 
     def call(self, request: CallRequest) -> Registered:
         """Take a call; see `FlowContext.call`."""

@@ -103,6 +103,9 @@ class FakeFlow:
     def release(self, holder: str) -> errors.SlotLostError | None:
         return self.slots.release(holder)
 
+    def occasion(self, what: str) -> str:
+        return what
+
     def ask(self, question: Question) -> bytes:
         self.questions.append(question)
         return self.answer
