@@ -6,18 +6,20 @@ session's code, and what is found can be repeated.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from raflow.execute.ray import _endings, _session, _tenures
-from tests.ray.session_machine import Process, SessionMachine
+from raflow.execute.ray._tenures import CROWDED_SECONDS, TERM_SECONDS
+from tests.ray.session_machine import SLOTS, Process, SessionMachine
 
 _TRACED = {module.__file__ for module in (_session, _tenures, _endings)}
 _HANGS_SECONDS = 30.0
@@ -111,6 +113,26 @@ class ThreadsMachine(SessionMachine):
         self.session._tools.tenures._lock = DrawnLock()  # type: ignore[assignment]
         self.session._ending = DrawnLock()  # type: ignore[assignment]
 
+    @initialize(waiting=st.integers(0, 4))
+    def begin(self, waiting: int) -> None:
+        """Have processes that speak with the driver, and batches that wait for one."""
+        with self.alone():
+            super().submit(SLOTS, 0)
+            for process in self.alive():
+                self.start(process)
+                self.hear(process)
+            self.finish(process, small=True)
+            self.hear(process)
+            super().submit(1 + waiting, 0)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Do all at once, as long as no thread is in the middle of something."""
+        assert not self.turns
+        self.in_turns = False
+        yield
+        self.in_turns = True
+
     def do(self, thread: str, action: Callable[[], None]) -> None:
         """Have a thread begin something."""
         if self.in_turns:
@@ -131,6 +153,10 @@ class ThreadsMachine(SessionMachine):
     def can_go_on(self) -> list[str]:
         return [thread for thread, turn in self.turns.items() if turn.can_go_on]
 
+    @rule(seconds=st.sampled_from([0.001, 0.001, 0.001, CROWDED_SECONDS * 1.1, TERM_SECONDS]))
+    def wait(self, seconds: float) -> None:
+        super().wait(seconds)
+
     @precondition(lambda self: self.is_free("engine"))
     @rule(count=st.integers(1, 4), odd=st.integers(0, 9))
     def submit(self, count: int, odd: int) -> None:
@@ -147,9 +173,8 @@ class ThreadsMachine(SessionMachine):
     @precondition(lambda self: not self.turns and self.at_work())
     @rule(data=st.data(), force=st.booleans(), waiting=st.integers(0, 3))
     def cancel_what_ends(self, data: st.DataObject, force: bool, waiting: int) -> None:
-        self.in_turns = False
-        super().submit(waiting, 0)
-        self.in_turns = True
+        with self.alone():
+            super().submit(waiting, 0)
         process = data.draw(st.sampled_from(self.at_work()))
         batch = process.last
         self.finish(process, small=True)
