@@ -56,13 +56,18 @@ class Crowd:
         self._taken: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def place(self, token_id: str) -> Iterator[None]:
+    def place(self, token_id: str, *, is_worker: bool = False) -> Iterator[None]:
         """Have a place as long as the block lasts.
+
+        Args:
+            token_id: Whose.
+            is_worker: Whether it is a worker, many of which may share a token.
 
         Raises:
             TooManyError: This token has too many already, or all are taken.
         """
-        if self._taken[token_id] >= PLACES or self._taken.total() >= ALL_PLACES:
+        most = ALL_PLACES if is_worker else PLACES
+        if self._taken[token_id] >= most or self._taken.total() >= ALL_PLACES:
             raise errors.TooManyError(
                 f"A server has {ALL_PLACES} places for streams and requests that wait, {PLACES} of "
                 "them for one token, and there is none left. Close some, or ask without `wait`."

@@ -61,7 +61,7 @@ class Turn:
         sys.settrace(self._enter)
         try:
             self._action()
-        except BaseException as error:  # noqa: BLE001 - it is raised again by who has it go on
+        except BaseException as error:
             self.error = error
         finally:
             sys.settrace(None)

@@ -50,7 +50,8 @@ async def take_runs(
     deadline = anyio.current_time() + query.wait
     topics = (f"pool:{ask.info.pool}", f"worker:{ask.info.id}", "closing")
     is_first = True
-    with state.signals.registered(*topics) as waiter:
+    place = state.crowd.place(caller.token.id, is_worker=True)
+    with place, state.signals.registered(*topics) as waiter:
         await anyio.to_thread.run_sync(work.seen, ask)
         # Whoever has gone must not be given runs.
         while not await request.is_disconnected():

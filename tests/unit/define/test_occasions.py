@@ -9,8 +9,6 @@ from raflow import flow, run_deployment, task
 from raflow.define import Occasions, TaskRunContext
 from raflow.model import TaskRunKey
 
-FACTS = {"flow_run_id": "r1", "flow": "etl", "flow_run_name": "n", "task": "t", "label": "t-0"}
-
 
 def test_alike_ones_are_numbered_and_others_between_them_do_not_matter() -> None:
     one, other = Occasions(), Occasions()
@@ -34,7 +32,15 @@ def test_no_two_threads_get_the_same() -> None:
 def test_those_of_a_task_are_the_same_in_each_attempt_and_differ_from_those_of_others() -> None:
     def asked(node: int, item: int, attempt: int) -> str:
         run = TaskRunKey(node, item)
-        context = TaskRunContext(**FACTS, run=run, attempt=attempt)
+        context = TaskRunContext(
+            flow_run_id="r1",
+            flow="etl",
+            flow_run_name="n",
+            task="t",
+            label="t-0",
+            run=run,
+            attempt=attempt,
+        )
         return pickle.loads(pickle.dumps(context)).occasion("a")  # type: ignore[no-any-return]
 
     assert asked(1, -1, 1) == asked(1, -1, 2)
