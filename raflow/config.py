@@ -67,6 +67,22 @@ class Settings(pydantic_settings.BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    def check_local(self, what: str) -> None:
+        """Refuse what knows the database of this machine only, where a service keeps the record.
+
+        Args:
+            what: As a sentence begins with it.
+
+        Raises:
+            ConfigError: `api_url` names a service.
+        """
+        if self.api_url:
+            raise errors.ConfigError(
+                f"{what} knows the database of this machine only, and RAFLOW_API_URL names the "
+                f"service at {self.api_url}, which has another record. Do it where the service "
+                "runs, ask its API, or unset RAFLOW_API_URL to mean this machine's database."
+            )
+
     @property
     def database(self) -> str:
         """URL of the database in use."""

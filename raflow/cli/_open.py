@@ -18,14 +18,21 @@ def has_record(settings: config.Settings) -> bool:
     return bool(settings.database_url) or (settings.home / "raflow.db").exists()
 
 
+def _settings() -> config.Settings:
+    settings = config.load()
+    settings.check_local("This command")
+    return settings
+
+
 @contextlib.contextmanager
 def open_store() -> Iterator[Store | None]:
     """Open the record as the settings say; None if nothing was ever recorded.
 
     Raises:
+        ConfigError: The settings name a service, of which this command knows nothing.
         StoreError: The database cannot be used.
     """
-    settings = config.load()
+    settings = _settings()
     if not has_record(settings):
         yield None
         return
@@ -43,7 +50,7 @@ def make_store() -> Iterator[Store]:
     Raises:
         StoreError: The database cannot be used.
     """
-    settings = config.load()
+    settings = _settings()
     embedded = not settings.database_url
     with Store.open(settings.database, log_dir=settings.logs, create=embedded) as store:
         yield store

@@ -43,6 +43,7 @@ def deploy_flow(
     from raflow.store import Store  # noqa: PLC0415
 
     settings = config.load()
+    settings.check_local("flow.deploy()")
     with Store.open(settings.database, log_dir=settings.logs) as store:
         deployed = deploy(
             flow,

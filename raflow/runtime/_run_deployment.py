@@ -117,5 +117,6 @@ def _open() -> Store:
     from raflow.store import Store  # noqa: PLC0415  # as above
 
     settings = config.load()
+    settings.check_local("run_deployment()")
     embedded = not settings.database_url
     return Store.open(settings.database, log_dir=settings.logs, create=embedded)

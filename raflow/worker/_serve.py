@@ -28,6 +28,7 @@ def serve(
     """Take the runs of the pools of deployments until Ctrl-C; see `raflow.serve`."""
     _check_process()
     settings = config.load()
+    settings.check_local("serve()")
     log_to_stderr(settings.log_level)
     embedded = not settings.database_url
     with Store.open(settings.database, log_dir=settings.logs, create=embedded) as store:
