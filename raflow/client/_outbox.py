@@ -72,6 +72,10 @@ class Outbox:
             self._start()
         return len(found)
 
+    def spool_of(self, root_id: str) -> RunSpool:
+        """Return what waits of a root run."""
+        return self._line(root_id).spool
+
     def send(self, root_id: str, flow_run_id: str, content: bytes) -> bool:
         """Send a batch, or have it wait on disk; one of the two has happened on return.
 

@@ -42,6 +42,7 @@ class RemoteStore:
         self._calls = Calls(self._connection, token)
         self._spool = Spool(home / "spool")
         self._outbox = Outbox(self._spool, self._connection.url, self._post, most_bytes=spool_bytes)
+        self._has_begun = False
         self._tickets = itertools.count()
         self._logs: dict[int, bytes] = {}
         self.requests: Final = _groups.Requests(self._calls, self._settle)
@@ -146,10 +147,23 @@ class RemoteStore:
                 f"and a service takes {wire.MOST_BATCH_BYTES:,} at once. Let its tasks return "
                 "less, or say persist_result=False."
             )
-        applied = self._outbox.send(root, batch.flow_run_id, content)
+        if root == self._calls.only and not self._has_begun:
+            applied = self._begin(root, content)
+        else:
+            applied = self._outbox.send(root, batch.flow_run_id, content)
         for ticket in _tickets(batch.records):
             self._logs.pop(ticket, None)
         self._note(root, batch, runs)
+        return applied
+
+    def _begin(self, root: str, content: bytes) -> bool:
+        """Send the first batch of a run that a worker has taken; that one never waits on disk.
+
+        While nothing of the run is on record it has done nothing, and may become another worker's:
+        so it must not do anything before.
+        """
+        applied = self._post(self._outbox.spool_of(root), root, content)
+        self._has_begun = True
         return applied
 
     def _note(self, root: str, batch: model.RecordBatch, runs: Sequence[model.FlowRun]) -> None:

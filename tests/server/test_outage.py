@@ -262,6 +262,28 @@ def test_a_run_waits_when_more_than_may_waits(service: Service, tmp_path: Path) 
     remote.close()
 
 
+def test_a_run_that_a_worker_took_does_not_begin_while_the_service_is_away(
+    service: Service, tmp_path: Path
+) -> None:
+    with service.store as store:
+        _, token = store.tokens.make(TokenKind.RUN, scope=records.RUN)
+    remote = RemoteStore.open(service.url, token, home=tmp_path, spool_bytes=1 << 20)
+    service.kill()
+    first = batch(0, records.flow_version(), records.flow_run())
+    with pytest.raises(errors.StoreError, match="cannot be reached"):
+        remote.apply(first)
+    assert [one for one in Spool(tmp_path / "spool").waiting() if one.batches] == []
+    service.begin()
+    assert remote.apply(first)
+    service.kill()
+    assert remote.apply(batch(1, records.task_run(0)))
+    (waiting,) = Spool(tmp_path / "spool").waiting()
+    assert waiting.batches == 1
+    service.begin()
+    assert len(remote.task_runs(records.RUN)) == 1
+    remote.close()
+
+
 def test_only_who_may_is_let_in(service: Service, tmp_path: Path) -> None:
     with service.store as store:
         _, viewer = store.tokens.make(TokenKind.USER, role=Role.VIEWER, name="eve")
