@@ -11,8 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
@@ -110,6 +111,7 @@ class ThreadsMachine(SessionMachine):
         super().__init__()
         self.turns: dict[str, Turn] = {}
         self.in_turns = True
+        self.withdrawn: list[int] = []
         self.session._tools.tenures._lock = DrawnLock()  # type: ignore[assignment]
         self.session._ending = DrawnLock()  # type: ignore[assignment]
 
@@ -245,3 +247,85 @@ TestThreads.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+# --- Any line of one thread at which another one does all that it has to --------------------------
+
+
+def cancels(machine: ThreadsMachine, one: Process, force: bool) -> None:
+    batch = one.last
+    machine.ray.unwanted.add(batch)
+    machine.do("engine", lambda: machine.session.cancel(batch, force=force))
+
+
+Action: TypeAlias = Callable[[ThreadsMachine, Process], None]
+
+
+def withdraws(machine: ThreadsMachine, _: Process) -> None:
+    """Cancel what waits for a process, or would if another thread had not come first."""
+    waiting = [flight for flight in machine.session.flights if flight.tenure is None]
+    if waiting:
+        batch = waiting[0].spec.id
+        machine.ray.unwanted.add(batch)
+        machine.withdrawn.append(batch)
+        machine.do("engine", lambda: machine.session.cancel(batch, force=False))
+
+
+def dies(machine: ThreadsMachine, one: Process) -> None:
+    machine.ray.end_process(one, RuntimeError("it died"))
+    machine.ray_tells(one)
+
+
+FIRST: dict[str, Action] = {
+    "cancel": lambda machine, one: cancels(machine, one, force=False),
+    "kill": lambda machine, one: cancels(machine, one, force=True),
+    "withdraw": withdraws,
+    "submit": lambda machine, _: machine.submit(1, 0),
+}
+SECOND: dict[str, Action] = {
+    "told": lambda machine, one: machine.hear(one),
+    "died": dies,
+}
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("first", FIRST)
+def test_whatever_line_it_is_interrupted_at(first: str, second: str, waiting: int) -> None:
+    pairs = ((FIRST[first], SECOND[second]), (SECOND[second], FIRST[first]))
+    for lead, follow in pairs:
+        lines, is_over = 0, False
+        while not is_over:
+            lines += 1
+            is_over = interrupted(lead, follow, lines, waiting)
+        assert lines > 3 or not waiting
+
+
+def interrupted(lead: Action, follow: Action, lines: int, waiting: int) -> bool:
+    """Have one thread stop after some lines; return whether it was over before."""
+    machine = ThreadsMachine()
+    machine.begin(waiting)
+    one = next(process for process in machine.alive() if process.running is not None)
+    machine.finish(one, small=True)
+    lead(machine, one)
+    if not machine.turns:
+        assert not waiting, "there is something to cancel"
+        machine.teardown()
+        return True
+    (thread,) = machine.turns
+    machine.go_on_with(thread, lines)
+    is_over = thread not in machine.turns
+    follow(machine, one)
+    for other in [name for name in machine.can_go_on() if name != thread]:
+        machine.go_on_with(other, 1000)
+    for process in machine.alive():
+        while process.wire.to_process:
+            machine.receive(process)
+    while machine.can_go_on():
+        machine.go_on_with(machine.can_go_on()[0], 1000)
+    for batch in machine.withdrawn:
+        own = machine.ray.processes.get(batch)
+        assert own is None or not own.is_pending, "Ray does not start what nobody wants"
+    machine.teardown()
+    assert not machine.ray.lines, "nobody is spoken to of what has ended"
+    return is_over
