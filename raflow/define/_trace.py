@@ -149,12 +149,7 @@ class _TracingContext:
         self._stop_at_question(question)
 
     def occasion(self, _what: str) -> NoReturn:
-        line = user_line()
-        message = (
-            f"The graph is known up to {line}, where the body orders a run of a deployment, which "
-            "only a run can do."
-        )
-        self._end(StopPoint(key="", line=line, message=message))
+        self._stop_where("orders a run of a deployment")
 
     def pause(self, *_: Any) -> None:
         """Tracing does not wait."""
@@ -182,10 +177,12 @@ class _TracingContext:
         self._end(StopPoint(key=key, line=line, message=message))
 
     def _stop_at_question(self, question: Question) -> NoReturn:
+        self._stop_where(f"asks people for {question.title!r}")
+
+    def _stop_where(self, does: str) -> NoReturn:
         line = user_line()
         message = (
-            f"The graph is known up to {line}, where the body asks people for {question.title!r}, "
-            "which only a run can do."
+            f"The graph is known up to {line}, where the body {does}, which only a run can do."
         )
         self._end(StopPoint(key="", line=line, message=message))
 

@@ -38,7 +38,7 @@ def run_deployment(
     at = None if begins_at is None else begins_at.timestamp()
     asked = [name, parameters, flow_run_name, list(tags), at is not None]
     with _open() as store:
-        for key in _keys(asked) if not idempotency_key else (idempotency_key,):
+        for key in (idempotency_key,) if idempotency_key else _keys(asked):
             ordered = order_run(
                 store,
                 name,
@@ -48,7 +48,7 @@ def run_deployment(
                 tags=tags,
                 idempotency_key=key,
             )
-            if ordered.is_new or idempotency_key or not _is_lost(store, ordered.flow_run_id):
+            if ordered.is_new or not _is_lost(store, ordered.flow_run_id):
                 break
         seconds = timeout_seconds if wait else 0.0
         *_, last = until_final(store, ordered.flow_run_id, seconds)

@@ -84,7 +84,7 @@ class Hub:
             self._signals.wake("hub")
             await self._begun.wait()
             last = self._seq if after is None else after
-            if after is not None and await anyio.to_thread.run_sync(self._lacks, after):
+            if after is not None and await anyio.to_thread.run_sync(self._store.feed.lacks, after):
                 yield ServerSentEvent(event="missed", data="{}")
             async for event in self._missed(last):
                 last = event.seq
@@ -134,9 +134,6 @@ class Hub:
                 if not await _counts(who, directory):
                     return
                 checks_at = anyio.current_time() + _RECHECK_SECONDS
-
-    def _lacks(self, after: int) -> bool:
-        return self._store.feed.first() > after + 1
 
     def _read(self) -> list[model.Event]:
         self._store.feed.sequence()

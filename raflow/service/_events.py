@@ -37,7 +37,7 @@ class Events:
 
     def lacks(self, seq: int) -> bool:
         """Whether events behind this one are not kept any more."""
-        return self._store.feed.first() > seq + 1
+        return self._store.feed.lacks(seq)
 
     def last(self) -> int:
         """Return the number of the newest event."""

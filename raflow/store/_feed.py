@@ -129,6 +129,10 @@ class Feed:
         query = sa.select(sa.func.coalesce(sa.func.min(_events.c.seq), 0))
         return int(self._database.read(lambda c: c.execute(query).scalar_one()))
 
+    def lacks(self, seq: int) -> bool:
+        """Whether events behind this one are not kept any more."""
+        return self.first() > seq + 1
+
     def trim(self, *, seconds: float, most: int, limit: int = PORTION) -> int:
         """Delete old events, but never the newest: the numbers go on from it.
 
